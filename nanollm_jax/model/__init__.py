@@ -1,0 +1,1 @@
+"""The model: a configuration, Linen layers, attention, an explicit cache, one Transformer."""
