@@ -1,0 +1,128 @@
+"""Checkpoints in a workdir: saved in the background, restored onto any mesh (orbax)."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+from nanollm_jax import InputError
+
+
+class Checkpoints:
+  """The folder `checkpoints/` of a workdir; one subfolder a step, the newest `keep` are kept.
+
+  A step is written aside and renamed when it is whole, so a killed run leaves the steps before
+  it untouched.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
+    self.directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    policy = ocp.training.preservation_policies.LatestN(keep)
+    try:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      self._orbax = ocp.training.Checkpointer(
+          self.directory, preservation_policy=policy, cleanup_tmp_directories=True)
+    except OSError as error:
+      raise InputError(f'--workdir={workdir} cannot be written ({error.strerror}): give a folder '
+                       'that you may write to.') from error
+
+  def latest(self) -> int | None:
+    """The newest whole step, or None."""
+    newest = self._orbax.latest
+    return None if newest is None else newest.step
+
+  def save(self, step: int, state: Any, data: Any = None) -> None:
+    """Begins to save a tree of arrays and the data source's JSON-able state; returns before it is written.
+
+    The arrays are copied first, so the caller may donate them. A failure of the save before is
+    raised here, or by `close`, as one sentence.
+    """
+    with _SaveErrors(self.directory):
+      self._orbax.wait()
+      self._orbax.save_checkpointables_async(
+          step, dict(state=state, data=dict(processes=_gather(json.dumps(data)))), force=True, overwrite=True)
+
+  def wait(self) -> None:
+    """Returns when everything begun is on disk."""
+    with _SaveErrors(self.directory):
+      self._orbax.wait()
+
+  def close(self) -> None:
+    """Waits, then lets go of the folder."""
+    with _SaveErrors(self.directory):
+      self._orbax.close()
+
+  def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, Any]:
+    """Reads a step (default: the newest) in the shapes and shardings of `abstract_state`.
+
+    Returns the state and this process's data state (None where the process count has changed).
+    Raises InputError where the shapes differ: the workdir is of another model.
+    """
+    step = self.latest() if step is None else step
+    try:
+      found = self._orbax.load_checkpointables(step, dict(state=abstract_state, data=None))
+    except (ValueError, KeyError, OSError) as error:
+      raise InputError(f'the checkpoint {self.directory / str(step)} does not fit this '
+                       f'configuration or is damaged ({_first_line(error)}): use the flags of its '
+                       'run.flags, another --workdir, or delete that step.') from error
+    states = found['data']['processes']
+    whole = len(states) == jax.process_count()
+    return found['state'], json.loads(states[jax.process_index()]) if whole else None
+
+
+def load_params(workdir: str | pathlib.Path, abstract_params: Any, step: int | None = None) -> Any:
+  """Only the parameters of a workdir's newest (or given) step, in the given shardings."""
+  directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+  if not directory.is_dir():
+    raise InputError(f'--init_from={workdir} has no checkpoints/: give the workdir of a run that '
+                     'has saved one.')
+  context = ocp.Context(pytree_options=ocp.options.PyTreeOptions(
+      loading=ocp.options.PyTreeOptions.Loading(partial_load=True)))
+  with context, ocp.training.Checkpointer(directory) as reader:
+    if step is None and reader.latest is None:
+      raise InputError(f'--init_from={workdir} has no whole checkpoint yet: wait for the first '
+                       'save of that run, or give another workdir.')
+    try:
+      return reader.load_checkpointables(step, dict(state=dict(params=abstract_params)))[
+          'state']['params']
+    except (ValueError, KeyError, OSError) as error:
+      raise InputError(f'--init_from={workdir} does not hold this model ({_first_line(error)}): '
+                       'its run.flags says which model it holds.') from error
+
+
+class _SaveErrors:
+  """Turns a failed write into one sentence; what was saved before is untouched."""
+
+  def __init__(self, directory: pathlib.Path):
+    self.directory = directory
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    text = str(error)
+    if isinstance(error, (OSError, ValueError, RuntimeError)) and (
+        'No space left' in text or 'RESOURCE_EXHAUSTED' in text or 'Disk quota' in text):
+      raise InputError(f'the disk is full, the checkpoint in {self.directory} could not be '
+                       'written: free some space and start the same command again; it goes on '
+                       'from the newest whole checkpoint.') from error
+
+
+def _gather(text: str) -> list[str]:
+  """Every process's text, in the order of processes."""
+  if jax.process_count() == 1:
+    return [text]
+  data = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.array(len(data)))
+  padded = np.zeros(int(sizes.max()), np.uint8)
+  padded[:len(data)] = data
+  rows = multihost_utils.process_allgather(padded)
+  return [bytes(row[:size]).decode() for row, size in zip(rows, sizes)]
+
+
+def _first_line(error: BaseException) -> str:
+  return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,1 @@
+"""Evaluations: each takes a model's functions and yields (name, value)."""

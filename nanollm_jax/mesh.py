@@ -1,0 +1,129 @@
+"""The device mesh: one table of logical axes, shardings born from it, jit with shardings."""
+
+import contextlib
+import dataclasses
+import functools
+from typing import Any, Callable, Iterator
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from nanollm_jax import InputError
+
+# Logical axis -> mesh axes. The one place where the model's names meet the devices.
+RULES = (
+    ('batch', ('data', 'fsdp')),
+    ('time', None),
+    ('width', 'fsdp'),
+    ('heads', 'tensor'),
+    ('mlp', 'tensor'),
+    ('vocabulary', 'tensor'),
+    ('layer', None),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """How the devices are laid out.
+
+  data: replicas of the parameters, each with its own rows; 0 means all devices that are left.
+  fsdp: devices that share rows of the batch and one sharded copy of the parameters.
+  tensor: devices that share heads, MLP and vocabulary of every layer.
+  """
+
+  data: int = 0
+  fsdp: int = 1
+  tensor: int = 1
+
+  def __post_init__(self):
+    if self.data < 0 or self.fsdp < 1 or self.tensor < 1:
+      raise InputError(f'--mesh.data={self.data} --mesh.fsdp={self.fsdp} --mesh.tensor='
+                       f'{self.tensor}: axes are positive (data may be 0: all that is left).')
+
+
+def make(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+  """Lays the devices out as (data, fsdp, tensor); InputError if their number does not fit."""
+  devices = jax.devices() if devices is None else devices
+  inner = config.fsdp * config.tensor
+  data = config.data or max(1, len(devices) // inner)
+  if data * inner != len(devices):
+    fitting = [n for n in range(1, len(devices) + 1) if len(devices) % n == 0]
+    raise InputError(
+        f'--mesh.data={config.data} --mesh.fsdp={config.fsdp} --mesh.tensor={config.tensor} need '
+        f'{data * inner} devices, but there are {len(devices)}: choose axes whose product is '
+        f'{len(devices)} (each one of {fitting}), or leave --mesh.data=0.')
+  return jax.make_mesh((data, config.fsdp, config.tensor), ('data', 'fsdp', 'tensor'),
+                       axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+@contextlib.contextmanager
+def use(mesh: Mesh) -> Iterator[Mesh]:
+  """Makes the mesh and the rule table current: every jitted function is traced inside this."""
+  with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
+    yield mesh
+
+
+def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
+  """The sharding of an array whose axes have these logical names."""
+  return NamedSharding(mesh, nn.logical_to_mesh_axes(logical, RULES))
+
+
+def tree_sharding(mesh: Mesh, logical_tree: Any) -> Any:
+  """Shardings for a tree of logical PartitionSpecs (`transformer.logical_axes`)."""
+  return jax.tree.map(lambda spec: sharding(mesh, *spec), logical_tree,
+                      is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+
+
+def like_params(tree: Any, param_shardings: Any, mesh: Mesh) -> Any:
+  """Shardings for a tree that holds copies of the parameters (optimizer state, a train state).
+
+  A leaf whose path ends in a parameter's path has that parameter's sharding; all else is
+  replicated.
+  """
+  names = lambda path: tuple(str(getattr(key, 'key', getattr(key, 'name', key))) for key in path)
+  known = {names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(param_shardings)}
+
+  def choose(path, leaf):
+    path = names(path)
+    for start in range(len(path)):
+      if path[start:] in known and leaf.ndim == len(known[path[start:]].spec):
+        return known[path[start:]]
+    return NamedSharding(mesh, PartitionSpec())
+
+  return jax.tree_util.tree_map_with_path(choose, tree)
+
+
+def born(mesh: Mesh, build: Callable[..., Any], shardings: Any, *args: Any) -> Any:
+  """Runs `build(*args)` so that its results are created sharded; nothing is ever gathered."""
+  with use(mesh):
+    return jax.jit(build, out_shardings=shardings)(*args)
+
+
+def put(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+  """This process's rows of a batch to the devices: the first axis is the global batch."""
+  rows = functools.partial(jax.make_array_from_process_local_data, sharding(mesh, 'batch'))
+  return {name: rows(np.asarray(value)) for name, value in batch.items()}
+
+
+def check(mesh: Mesh, batch_size: int, microbatches: int, sizes: dict[str, tuple[str, int]]) -> None:
+  """Refuses what does not divide, and says what would.
+
+  Args:
+    mesh: the mesh.
+    batch_size: rows of the global batch.
+    microbatches: parts that a step adds up.
+    sizes: flag name -> (mesh axis, size), e.g. {'model.key_heads': ('tensor', 4)}.
+  """
+  rows = mesh.shape['data'] * mesh.shape['fsdp'] * microbatches
+  if batch_size % rows:
+    raise InputError(
+        f'--fit.batch_size={batch_size} does not divide over {mesh.shape["data"]} data x '
+        f'{mesh.shape["fsdp"]} fsdp devices x {microbatches} microbatches: give a multiple of '
+        f'{rows}, such as {-(-batch_size // rows) * rows}.')
+  for flag, (axis, size) in sizes.items():
+    if size % mesh.shape[axis]:
+      fitting = [n for n in range(1, size + 1) if size % n == 0]
+      raise InputError(f'--{flag}={size} does not divide over --mesh.{axis}={mesh.shape[axis]}: '
+                       f'choose --mesh.{axis} among {fitting}, or another --{flag}.')

@@ -1,0 +1,1 @@
+"""One update and one loop for every stage: optimizer, state, step, loop."""

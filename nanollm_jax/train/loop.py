@@ -1,0 +1,170 @@
+"""The loop: one for every stage. It knows batches, a step, hooks and checkpoints, no stage."""
+
+import dataclasses
+import signal
+import sys
+from typing import Any, Callable, Iterable, NamedTuple, Protocol
+
+import jax
+
+from nanollm_jax import InputError
+from nanollm_jax.checkpoint import Checkpoints
+from nanollm_jax.metrics import Log
+from nanollm_jax.train.state import State
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+  """How long and how a run goes.
+
+  steps: updates; unset means 20 tokens a parameter (Chinchilla, arXiv:2203.15556).
+  batch_size: rows of the global batch; unset follows from the horizon (Power Lines,
+    arXiv:2505.13738).
+  microbatches: parts of a batch that are run one after another, to fit memory.
+  log_every: steps between rows of numbers.
+  eval_every: steps between evaluations.
+  eval_batches: batches of one evaluation; 0 means all.
+  sample_every: steps between printed samples.
+  save_every: steps between checkpoints; 0 means only at the end.
+  keep: checkpoints that are kept.
+  patience: updates in a row that may be not finite before the run stops.
+  seed: of parameters, data order and every random choice.
+  """
+
+  steps: int | None = None
+  batch_size: int | None = None
+  microbatches: int = 1
+  log_every: int = 10
+  eval_every: int = 200
+  eval_batches: int = 20
+  sample_every: int = 200
+  save_every: int = 500
+  keep: int = 2
+  patience: int = 10
+  seed: int = 0
+
+  def __post_init__(self):
+    for name in ('steps', 'batch_size', 'microbatches', 'log_every', 'keep', 'patience'):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise InputError(f'--fit.{name}={value}: give at least 1.')
+
+
+class Batches(Protocol):
+  """Where batches come from; its state is part of a checkpoint."""
+
+  def __next__(self) -> dict[str, Any]: ...
+
+  def get_state(self) -> Any: ...
+
+
+class Hook(NamedTuple):
+  """Something to watch: `call(step, state)` runs every so many steps and after the last one.
+
+  It returns numbers to log, or None.
+  """
+  every: int
+  call: Callable[[int, State], dict[str, float] | None]
+
+
+def fit(state: State, step: Callable[..., tuple[State, dict[str, jax.Array]]], batches: Batches, *,
+        config: FitConfig, put: Callable[[Any], Any], log: Log, checkpoints: Checkpoints | None,
+        hooks: Iterable[Hook] = ()) -> State:
+  """Trains from `state.step` to `config.steps`.
+
+  Numbers of a step are read while the next one runs. SIGTERM and Ctrl-C save and stop; the same
+  command goes on from there.
+
+  Args:
+    state: where to begin; donated.
+    step: jitted `(state, batch) -> (state, metrics)`.
+    batches: an iterator with a state.
+    config: a resolved FitConfig.
+    put: brings a batch to the devices.
+    log: takes the numbers.
+    checkpoints: where to save, or None.
+    hooks: what to watch.
+
+  Raises:
+    InputError: after `patience` updates in a row that are not finite; nothing of them is kept.
+    SystemExit: after a signal, when everything is saved.
+  """
+  done, saved, waiting = int(state.step), -1, None
+
+  def save():
+    nonlocal saved
+    if checkpoints is not None and saved != done:
+      with log.aside():
+        checkpoints.save(done, state, batches.get_state())
+      saved = done
+
+  with _Signals() as signals:
+    while done < config.steps:
+      state, metrics = step(state, put(next(batches)))
+      _report(waiting, config, log)
+      done += 1
+      waiting = (done, metrics)
+      if done % config.log_every == 0 or done == config.steps:
+        _report(waiting, config, log)
+        waiting = None
+      for hook in hooks:
+        if hook.every and (done % hook.every == 0 or done == config.steps):
+          with log.aside():
+            numbers = hook.call(done, state)
+          if numbers:
+            log.numbers(done, numbers)
+      if config.save_every and done % config.save_every == 0:
+        save()
+      if signals.received:
+        save()
+        checkpoints and checkpoints.wait()
+        log.say(f'stopped by {signals.received.name} at step {done}'
+                + (', saved: the same command goes on from here.' if checkpoints else '.'))
+        sys.exit(128 + signals.received)
+    _report(waiting, config, log)
+    save()
+    checkpoints and checkpoints.wait()
+  return state
+
+
+def _report(waiting: tuple[int, dict[str, jax.Array]] | None, config: FitConfig, log: Log) -> None:
+  """Looks at a step's numbers: stops a run gone bad, and logs where a row is due."""
+  if waiting is None:
+    return
+  step, metrics = waiting
+  streak = int(metrics['streak'])
+  if streak >= config.patience:
+    raise InputError(
+        f'loss or gradient was not finite {streak} steps in a row (steps {step - streak + 1} to '
+        f'{step}); the parameters of step {step - streak} were kept unchanged: lower '
+        '--optim.learning_rate, keep --optim.clip on, or look at the data of these steps.')
+  if step % config.log_every == 0 or step == config.steps:
+    numbers = {name: float(value) for name, value in metrics.items()}
+    if not streak:
+      del numbers['streak']
+    log.numbers(step, numbers | log.speed(step))
+
+
+class _Signals:
+  """Catches SIGTERM and Ctrl-C once, so that the loop can end its step; a second one is real."""
+
+  def __enter__(self):
+    self.received: signal.Signals | None = None
+    self._before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+      try:
+        self._before[number] = signal.signal(number, self._catch)
+      except ValueError:  # not the main thread (a test, a notebook server): signals stay as they are
+        pass
+    return self
+
+  def _catch(self, number, _frame):
+    self.received = signal.Signals(number)
+    self._restore()
+
+  def _restore(self):
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def __exit__(self, *_):
+    self._restore()
