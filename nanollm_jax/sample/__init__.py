@@ -1,0 +1,1 @@
+"""The sampler: how a token is chosen, and the engine that generates."""
