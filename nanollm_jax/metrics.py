@@ -132,19 +132,19 @@ class Log:
                      if name in SHORT or '/' in name)
     self._progress.update(self._task, completed=step, numbers=line)
     if not self._console.is_terminal or any('/' in name for name in values):
-      self._console.print(f'step {step:>{len(str(self.steps))}}/{self.steps}  {line}', markup=False)
+      self.say(f'step {step:>{len(str(self.steps))}}/{self.steps}  {line}')
 
   def text(self, step: int, name: str, prompt: str, text: str) -> None:
     """Writes one sample, and prints it."""
     if not self._writes:
       return
     self._samples.write(dict(step=step, name=name, prompt=prompt, text=text))
-    self._console.print(f'  [dim]{escape(prompt)}[/dim]{escape(text)}')
+    self._console.print(f'  [dim]{escape(prompt)}[/dim]{escape(text)}', soft_wrap=True)
 
   def say(self, line: str) -> None:
     """Prints a line above the progress line."""
     if self._writes:
-      self._console.print(line, markup=False)
+      self._console.print(line, markup=False, soft_wrap=True)
 
   def close(self) -> None:
     """Closes files and the progress line."""

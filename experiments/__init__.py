@@ -1,0 +1,1 @@
+"""One file a stage, in pipeline order; the only place where the rooms meet."""

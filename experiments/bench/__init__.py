@@ -1,0 +1,1 @@
+"""Benchmarks: what we claim about speed, and how it was measured."""

@@ -1,0 +1,234 @@
+"""How fast a training step is: ours, and a PyTorch twin beside it, in alternating rounds.
+
+python -m experiments.bench.train --bench.torch
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import pretrain
+from nanollm_jax import InputError, flags, mesh as mesh_lib, metrics
+from nanollm_jax.model import config as model_lib, transformer
+from nanollm_jax.model.config import ModelConfig
+from nanollm_jax.objectives import language
+from nanollm_jax.train import loop, optim, step as step_lib
+
+# Rows of a batch, and a shape. 4x MLP for gpt2, 8/3x gated for qwen3 and llama.
+SIZES: dict[str, tuple[int, dict[str, Any]]] = {
+    '1M': (16, dict(vocabulary=4096, depth=4, width=128, head_size=32, context=256)),
+    '5M': (16, dict(vocabulary=4096, depth=6, width=256, head_size=64, context=256)),
+    '15M': (8, dict(vocabulary=8192, depth=7, width=384, head_size=64, context=256)),
+    'gpt2-124M': (16, dict(vocabulary=50304, depth=12, width=768, head_size=64, context=1024,
+                           dtype='bfloat16')),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchConfig:
+  """What is timed.
+
+  sizes: 1M, 5M, 15M (float32) and gpt2-124M (bfloat16, for accelerators).
+  families: gpt2 (nanoGPT's shape) and qwen3 (our default), or llama.
+  rounds: rounds, ours and the twin's in turn; their median counts.
+  steps: training steps of a round.
+  batch: rows of a batch; 0 means the size's own number.
+  torch: also time the PyTorch twin (pip install -e .[torch]).
+  compile: run the twin under torch.compile instead of eagerly.
+  fused: the twin's AdamW is the fused one, else foreach.
+  out: a file to write the numbers to as JSON.
+  """
+  sizes: tuple[str, ...] = ('1M', '5M', '15M')
+  families: tuple[str, ...] = ('gpt2', 'qwen3')
+  rounds: int = 5
+  steps: int = 3
+  batch: int = 0
+  torch: bool = False
+  compile: bool = False
+  fused: bool = True
+  out: str = ''
+
+  def __post_init__(self):
+    for kind, known in (('sizes', SIZES), ('families', model_lib.FAMILIES)):
+      for name in getattr(self, kind):
+        if name not in known:
+          raise InputError(f'--bench.{kind}={name} is not known: choose among {", ".join(known)}.')
+    if self.rounds < 1 or self.steps < 1:
+      raise InputError('--bench.rounds and --bench.steps are at least 1.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The training benchmark."""
+  bench: BenchConfig = BenchConfig()
+
+
+Run = Callable[[int], dict[str, float]]  # steps -> seconds, loss, memory (bytes, 0: not known)
+
+
+def ours(model: ModelConfig, tokens_BT: np.ndarray) -> Run:
+  """The step of experiments.pretrain, jitted and donated as there, on one batch of full rows."""
+  config = pretrain.Config(model=model, fit=loop.FitConfig(steps=10_000), init_from='')
+  optimizer = optim.make(config.optim, 1e-4, config.fit.steps)
+  network, mesh = transformer.Transformer(model), mesh_lib.make(config.mesh)
+  apply = lambda params, *args, **kwargs: network.apply({'params': params}, *args, **kwargs)
+  objective = language.next_token(apply, jnp.ones(model.vocabulary, jnp.int32))
+  state, shardings = pretrain.start(config, mesh, optimizer)
+  step = jax.jit(
+      functools.partial(step_lib.train_step, objective=objective, optimizer=optimizer),
+      donate_argnums=0, out_shardings=(shardings, None))
+  positions_BT = np.broadcast_to(np.arange(model.context), tokens_BT.shape)
+  batch = mesh_lib.put(mesh, dict(tokens=tokens_BT, segment_ids=np.ones_like(tokens_BT),
+                                  positions=positions_BT.astype(np.int32)))
+
+  def run(steps: int) -> dict[str, float]:
+    nonlocal state
+    start = time.perf_counter()
+    with mesh_lib.use(mesh):
+      for _ in range(steps):
+        state, numbers = step(state, batch)
+    loss = float(jax.block_until_ready((state, numbers))[1]['loss'])
+    memory = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use', 0)
+    return dict(seconds=time.perf_counter() - start, loss=loss, memory=memory)
+  return run
+
+
+@contextlib.contextmanager
+def twin(model: ModelConfig, tokens_BT: np.ndarray, config: BenchConfig) -> Iterator[Any]:
+  """The PyTorch twin in a process of its own, which waits on a pipe between rounds."""
+  process = subprocess.Popen([sys.executable, '-m', 'experiments.bench.torch_twin'],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+  def ask(**request: Any) -> dict[str, Any]:
+    process.stdin.write(json.dumps(request) + '\n')
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+      raise RuntimeError('the PyTorch twin stopped; its own words stand above.')
+    return json.loads(answer)
+
+  with process:
+    try:
+      about = ask(config=dataclasses.asdict(model), tokens=tokens_BT.tolist(), threads=cores(),
+                  compiled=config.compile, fused=config.fused)
+      yield (lambda steps: ask(steps=steps)), about
+    finally:
+      process.stdin.close()
+
+
+def rounds(runs: dict[str, Run], config: BenchConfig) -> dict[str, list[dict[str, float]]]:
+  """Times all runs in turn, after a warm-up of two steps each (the first one compiles)."""
+  for run in runs.values():
+    run(1)
+    run(1)
+  results: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+  for _ in range(config.rounds):
+    for name, run in runs.items():
+      time.sleep(0.3)  # until idle threads of the other one are asleep
+      results[name].append(run(config.steps))
+  return results
+
+
+def measure(size: str, family: str, config: BenchConfig, peak: float) -> dict[str, Any]:
+  """Times one model; returns its row of numbers."""
+  rows, shape = SIZES[size]
+  rows = config.batch or rows
+  model = ModelConfig(family=family, **shape).resolve()
+  tokens_BT = np.random.default_rng(0).integers(
+      model.vocabulary, size=(rows, model.context), dtype=np.int32)
+  row: dict[str, Any] = dict(
+      size=size, family=family, parameters=transformer.count(model), rows=rows, heads=f'{model.heads} x {model.head_size}',
+      flops=model_lib.flops_formula(model))
+  with contextlib.ExitStack() as stack:
+    runs = {'jax': ours(model, tokens_BT)}
+    if config.torch:
+      runs['torch'], row['twin'] = stack.enter_context(twin(model, tokens_BT, config))
+    results = rounds(runs, config)
+  seconds = {name: [result['seconds'] for result in results[name]] for name in results}
+  for name in results:
+    speed = config.steps * tokens_BT.size / statistics.median(seconds[name])
+    flops = speed * model_lib.flops_per_token(model)
+    row[name] = dict(tokens_per_second=speed, gflops=flops / 1e9, share_of_peak=flops / peak,
+                     round_seconds=seconds[name], loss=results[name][-1]['loss'],
+                     memory_gb=max(result['memory'] for result in results[name]) / 1e9)
+  if config.torch:
+    row['ratio'] = row['jax']['tokens_per_second'] / row['torch']['tokens_per_second']
+    row['median_ratio'] = statistics.median(
+        b / a for a, b in zip(seconds['jax'], seconds['torch']))
+  return row
+
+
+def cores() -> int:
+  """CPU cores that this process may use."""
+  return metrics.environment()['cores']
+
+
+def matmul_peak() -> float:
+  """float32 FLOP/s of a jitted 2048 x 2048 x 2048 product, the median of 7."""
+  a = jnp.ones((2048, 2048), jnp.float32)
+  product = jax.jit(jnp.matmul)
+  product(a, a).block_until_ready()
+  def once() -> float:
+    start = time.perf_counter()
+    product(a, a).block_until_ready()
+    return time.perf_counter() - start
+  return 2 * 2048**3 / statistics.median(once() for _ in range(7))
+
+
+def table(report: dict[str, Any]) -> str:
+  """The report in words and columns."""
+  environment, config = report['environment'], report['config']
+  twin = 'PyTorch ' + (f'{"compiled" if config["compile"] else "eager"}, '
+                       f'{"fused" if config["fused"] else "foreach"} AdamW')
+  lines = [', '.join(f'{name} {value}' for name, value in environment.items()),
+           f'peak {report["peak"] / 1e9:,.0f} GFLOP/s ({report["peak_is"]}); median of '
+           f'{config["rounds"]} rounds of {config["steps"]} steps; threads {environment["cores"]}',
+           f'{"size":10}{"family":8}{"heads":>9}{"rows":>6}{"implementation":>44}{"tokens/s":>11}'
+           f'{"GFLOP/s":>10}{"of peak":>9}{"ratio":>7}{"by round":>10}{"memory GB":>11}']
+  for row in report['rows']:
+    for name in ('jax', 'torch'):
+      if name not in row:
+        continue
+      run = row[name]
+      ratio = (f'{row["ratio"]:7.2f}{row["median_ratio"]:10.2f}' if name == 'jax' and 'ratio' in row
+               else f'{"":17}')
+      memory = f'{run["memory_gb"]:11.2f}' if run['memory_gb'] else f'{"-":>11}'
+      lines.append(
+          f'{row["size"]:10}{row["family"]:8}{row["heads"]:>9}{row["rows"]:>6}'
+          f'{"nanollm_jax" if name == "jax" else twin:>44}{run["tokens_per_second"]:11,.0f}'
+          f'{run["gflops"]:10,.1f}{run["share_of_peak"]:9.1%}{ratio}{memory}')
+  lines += [f'{row["size"]} {row["family"]}: {row["flops"]}' for row in report['rows']]
+  return '\n'.join(lines)
+
+
+def main(config: Config) -> None:
+  config = config.bench
+  if config.torch and not importlib.util.find_spec('torch'):
+    raise InputError('--bench.torch needs PyTorch, which is not installed: pip install -e .[torch]')
+  known = metrics.peak_flops()
+  peak = known * jax.device_count() if known else matmul_peak()
+  report = dict(
+      environment=metrics.environment(), config=dataclasses.asdict(config), peak=peak,
+      peak_is='bf16 of the data sheet' if known else 'float32 2048^3 product, measured here',
+      rows=[measure(size, family, config, peak)
+            for size in config.sizes for family in config.families])
+  print(table(report))
+  print(json.dumps(report))
+  if config.out:
+    pathlib.Path(config.out).write_text(json.dumps(report) + '\n')
+
+
+if __name__ == '__main__':
+  flags.run(main, Config)

@@ -1,0 +1,74 @@
+"""Writes the miniature internet: train.jsonl, validation.jsonl and its truth, world.json."""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import time
+from typing import Iterator, TextIO
+
+from nanollm_jax import flags, world as world_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Builds the miniature internet.
+
+  workdir: folder for train.jsonl, validation.jsonl, world.json and run.flags
+  """
+  world: world_lib.WorldConfig = world_lib.WorldConfig()
+  workdir: str = 'runs/world'
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[TextIO]:
+  """A file to write that takes the place of `path` only once it is whole."""
+  unfinished = path.with_name(path.name + '.unfinished')
+  try:
+    with open(unfinished, 'w', encoding='utf-8', newline='\n') as file:
+      yield file
+    os.replace(unfinished, path)
+  finally:
+    unfinished.unlink(missing_ok=True)
+
+
+def write(config: Config) -> tuple[dict, dict, dict]:
+  """Writes the three files; returns documents and bytes a kind, and one example of each."""
+  workdir = pathlib.Path(config.workdir)
+  counts, sizes, examples = collections.Counter(), collections.Counter(), {}
+  with contextlib.ExitStack() as stack:
+    split_files = {split: stack.enter_context(replacing(workdir / f'{split}.jsonl'))
+                   for split in ('train', 'validation')}
+    for document in world_lib.documents(config.world):
+      row = {'text': document.text, 'kind': document.kind, 'about': document.about}
+      split_files[document.split].write(json.dumps(row, ensure_ascii=False) + '\n')
+      for name in (document.kind, document.split):
+        counts[name] += 1
+        sizes[name] += len(document.text.encode())
+      examples.setdefault(document.kind, document.text)
+    with replacing(workdir / 'world.json') as file:
+      json.dump(world_lib.truth(config.world).to_json(), file, ensure_ascii=False)
+  return counts, sizes, examples
+
+
+def main(config: Config) -> None:
+  flags.save(config, config.workdir)
+  start = time.perf_counter()
+  counts, sizes, examples = write(config)
+  seconds = time.perf_counter() - start
+
+  for kind, text in sorted(examples.items()):
+    shown = ' / '.join(text.splitlines())
+    print(f'{kind}: {shown[:300]}{" ..." if len(shown) > 300 else ""}\n')
+  whole = sizes['train'] + sizes['validation']
+  print(f'{"kind":<12}{"documents":>10}{"bytes":>12}{"share":>8}')
+  for kind in [*sorted(examples), 'train', 'validation']:
+    print(f'{kind:<12}{counts[kind]:>10}{sizes[kind]:>12}{sizes[kind] / whole:>8.1%}')
+  print(f'{counts["train"] + counts["validation"]} documents, {whole / 1e6:.2f} MB in '
+        f'{seconds:.1f} s ({whole / 1e6 / seconds:.1f} MB/s), written to {config.workdir}')
+
+
+if __name__ == '__main__':
+  flags.run(main, Config)

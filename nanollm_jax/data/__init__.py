@@ -1,0 +1,1 @@
+"""Documents to token shards to packed, resumable batches; numpy only."""

@@ -1,0 +1,131 @@
+"""Dataclasses to flags and back, flagfiles, and what a wrong flag is told."""
+
+import dataclasses
+import importlib
+import pathlib
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+from absl import flags as absl_flags
+
+from nanollm_jax import InputError, flags
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+  """Inner.
+
+  depth: how many
+    layers there are.
+  kind: which kind.
+  """
+  depth: int = 4
+  kind: Literal['a', 'b'] = 'a'
+  rate: float | None = None
+
+  def __post_init__(self):
+    if self.depth < 1:
+      raise InputError(f'--inner.depth={self.depth} must be at least 1.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+  """Outer.
+
+  names: some names.
+  """
+  inner: Inner = Inner()
+  names: tuple[str, ...] = ()
+  tied: bool = True
+
+
+def parsed(*words):
+  values = absl_flags.FlagValues()
+  flags.define(Outer(), values)
+  values(['test', *words])
+  return flags.read(Outer(), values)
+
+
+def test_round_trip():
+  config = parsed('--inner.depth=7', '--inner.rate=0.1', '--names=x,"y, z"', '--notied')
+  assert config == Outer(Inner(7, 'a', 0.1), ('x', 'y, z'), False)
+  assert flags.parse(Outer(), flags.to_text(config)) == config
+  assert flags.parse(Outer(), flags.to_text(Outer())) == Outer()
+
+
+def test_help_comes_from_the_docstring():
+  assert flags.field_help(Inner)['depth'] == 'how many layers there are.'
+
+
+@pytest.mark.parametrize('words, sentence', [
+    (['--inner.depht=3'], 'Did you mean: inner.depth'),
+    (['--inner.depth=0'], '--inner.depth=0 must be at least 1.'),
+    (['--inner.kind=c'], 'should be one of <a|b>'),
+    (['--inner.depth=four'], 'inner.depth'),
+])
+def test_wrong_flags_are_told_what_is_wrong(words, sentence):
+  with pytest.raises(absl_flags.Error, match=sentence.replace('|', r'\|')):
+    parsed(*words)
+
+
+def test_nested_flagfiles_comments_and_last_value_wins(tmp_path):
+  (tmp_path / 'base.flags').write_text('# a comment\n--inner.depth=2\n--inner.kind=b\n')
+  (tmp_path / 'run.flags').write_text(f'--flagfile={tmp_path}/base.flags\n--inner.depth=5\n')
+  config = parsed(f'--flagfile={tmp_path}/run.flags', '--names=q')
+  assert config == Outer(Inner(5, 'b'), ('q',))
+
+
+def test_unwritable_workdir_is_one_sentence(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='--workdir=.*cannot be written'):
+    flags.save(Outer(), tmp_path / 'file' / 'run')
+
+
+EXPERIMENT_OF = {'world': 'build_world', 'tokenizer': 'train_tokenizer', 'mesh': 'pretrain',
+                 'model': 'pretrain', 'bench': 'bench.train'}
+FLAGFILES = sorted((ROOT / 'experiments/configs').rglob('*.flags'))
+
+
+@pytest.mark.parametrize('path', FLAGFILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_flagfile_parses(path, monkeypatch):
+  stage = path.parent.name
+  module = importlib.import_module(f'experiments.{EXPERIMENT_OF.get(stage, stage)}')
+  monkeypatch.chdir(ROOT)
+  values = absl_flags.FlagValues()
+  flags.define(module.Config(), values)
+  for name in ('jax_platforms', 'jax_num_cpu_devices'):
+    absl_flags.DEFINE_string(name, '', '', flag_values=values)
+  absl_flags.DEFINE_multi_string('flagfile', [], '', flag_values=values)
+  values(['test', f'--flagfile={path}'])
+  config = flags.read(module.Config(), values)
+  assert flags.parse(module.Config(), flags.to_text(config)) == config
+
+
+def test_every_field_has_help_and_flags_are_few():
+  names = {}
+  for path in sorted((ROOT / 'experiments').glob('*.py')):
+    module = importlib.import_module(f'experiments.{path.stem}')
+    if hasattr(module, 'Config'):
+      for name, _, _, help_text in flags.leaves(module.Config()):
+        assert help_text, f'--{name} of experiments.{path.stem} has no help'
+        names[name] = help_text
+  assert 40 < len(names) < 150
+
+
+def run(*words):
+  return subprocess.run([sys.executable, '-m', *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_command_line():
+  good = run('experiments.pretrain', '--only_check_args',
+             '--flagfile=experiments/configs/pretrain/laptop.flags')
+  assert good.returncode == 0, good.stderr
+  wrong = run('experiments.pretrain', '--model.dept=3')
+  assert wrong.returncode != 0 and 'Did you mean: model.depth' in wrong.stderr
+  missing = run('experiments.generate', '--init_from=/nonexistent', 'x')
+  assert missing.returncode != 0 and missing.stderr.strip().startswith('error: --init_from=')
+  assert len(missing.stderr.strip().splitlines()) == 1
