@@ -8,7 +8,7 @@ setuptools.setup(
     description='From web crawl to reinforcement learning: the making of a ChatGPT, in JAX.',
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['nanollm_jax*', 'experiments*']),
-    package_data={'experiments': ['configs/**/*.flags']},
+    package_data={'nanollm_jax': ['world/forms/*.txt'], 'experiments': ['configs/**/*.flags']},
     install_requires=[
         'absl-py>=2.1',
         'flax>=0.12.8',
