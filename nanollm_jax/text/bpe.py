@@ -26,8 +26,8 @@ class Config:
   llama.cpp does not know would make an exported model read other tokens than it was trained on.
 
   vocabulary: ids in all, bytes and specials included; rounded up to a multiple of 64
-  pattern: how text is split before merging; 'qwen2' takes digits one by one (small models
-    learn sums better so), 'llama-bpe' in groups of up to three from the left
+  pattern: how text is split before merging; 'qwen2' takes digits one by one, 'llama-bpe' in
+    groups of up to three from the left
   """
   vocabulary: int = 2048
   pattern: Literal['qwen2', 'llama-bpe'] = 'qwen2'

@@ -4,11 +4,9 @@ import dataclasses
 import functools
 import random
 
-from nanollm_jax.world import config as config_lib
-from nanollm_jax.world import words
-from nanollm_jax.world.config import WorldConfig
+from nanollm_jax.world.config import COPIES, HELD_OUT, PAGES, WorldConfig, strata
 from nanollm_jax.world.prose import pick
-from nanollm_jax.world.words import NAMES, WORDS
+from nanollm_jax.world.words import DISHES, NAMES, SEASONS, TABLES, TOWNS, WORDS, first_name
 
 ATTRIBUTES = ('birthplace', 'year', 'craft', 'instrument', 'friend', 'pet_kind', 'pet_name', 'dish')
 
@@ -142,12 +140,12 @@ def known(people) -> list[Person]:
 
 
 def _towns(rng: random.Random, count: int) -> tuple[Town, ...]:
-  chosen = rng.sample(words.TOWNS, count)
+  chosen = rng.sample(TOWNS, count)
   return tuple(
       Town(name, river=pick(rng, NAMES['rivers']), hill=pick(rng, NAMES['hills']) + ' Hill',
            market_day=pick(rng, WORDS['days']), speciality=pick(rng, WORDS['specialities']),
            founded=rng.randrange(901, 1790), festival=pick(rng, WORDS['festivals']),
-           season=pick(rng, words.SEASONS), near=chosen[at - 1])
+           season=pick(rng, SEASONS), near=chosen[at - 1])
       for at, name in enumerate(chosen))
 
 
@@ -163,7 +161,7 @@ def _people(rng: random.Random, config: WorldConfig, towns) -> tuple[Person, ...
       friend = friend_of.get(person.name)
       while friend in (None, person.name):
         friend = pick(rng, acquaintances)
-      pages = rng.randint(*config_lib.PAGES[person.stratum])
+      pages = rng.randint(*PAGES[person.stratum])
       person = dataclasses.replace(person, pages=pages, friend=friend, **_attributes(rng, towns))
       if person.stratum == 'contradicted':
         person = _contradict(rng, person, towns)
@@ -174,7 +172,7 @@ def _people(rng: random.Random, config: WorldConfig, towns) -> tuple[Person, ...
 def _nobody_yet(rng: random.Random, config: WorldConfig) -> list[Person]:
   """Inhabitants with names and strata only; every name is borne once."""
   people, taken = [], set()
-  for at, stratum in enumerate(config_lib.strata(config)):
+  for at, stratum in enumerate(strata(config)):
     form = ('recombined', 'novel_surname')[at % 2] if stratum == 'never_seen' else 'plain'
     name = ''
     while not name or name in taken:
@@ -187,7 +185,7 @@ def _nobody_yet(rng: random.Random, config: WorldConfig) -> list[Person]:
 def _name(rng: random.Random, form: str, people, middle: bool) -> tuple[str, str, bool]:
   """The full name, the first name, and whether it is a woman's; '' if the dice fell badly."""
   woman = rng.random() < 0.5
-  first = words.first_name(rng, woman)
+  first = first_name(rng, woman)
   surname = pick(rng, NAMES['surnames' if form == 'plain' else 'novel surnames'])
   if form == 'recombined':  # both halves are borne by people of whom pages tell
     one, other = pick(rng, people), pick(rng, people)
@@ -195,15 +193,15 @@ def _name(rng: random.Random, form: str, people, middle: bool) -> tuple[str, str
       return '', '', False
     first, woman, surname = one.first, one.woman, other.name.split()[-1]
   if middle:  # when pairs of names run short
-    return f'{first} {words.first_name(rng, woman)} {surname}', first, woman
+    return f'{first} {first_name(rng, woman)} {surname}', first, woman
   return f'{first} {surname}', first, woman
 
 
 def _attributes(rng: random.Random, towns) -> dict:
-  return {'birthplace': pick(rng, towns).name, 'year': rng.randrange(1900, 1990),
-          'craft': pick(rng, words.CRAFTS), 'instrument': pick(rng, WORDS['instruments']),
-          'pet_kind': pick(rng, WORDS['pets']), 'pet_name': pick(rng, NAMES['pet names']),
-          'dish': pick(rng, tuple(words.DISHES))}
+  return dict(birthplace=pick(rng, towns).name, year=rng.randrange(1900, 1990),
+              craft=pick(rng, tuple(TABLES['crafts'])), instrument=pick(rng, WORDS['instruments']),
+              pet_kind=pick(rng, WORDS['pets']), pet_name=pick(rng, NAMES['pet names']),
+              dish=pick(rng, tuple(DISHES)))
 
 
 def _contradict(rng: random.Random, person: Person, towns) -> Person:
@@ -228,18 +226,18 @@ def _speech(rng: random.Random):
       stem = _made_up(rng, 'stem') + pick(rng, ('', '', 'l', 'n', 'r', 's'))
     lexicon[word] = stem
   held_out_pairs = tuple((word, dialect.name) for word in lexicon for dialect in dialects
-                         if rng.random() < config_lib.HELD_OUT)
+                         if rng.random() < HELD_OUT)
   return dialects, lexicon, held_out_pairs
 
 
 def _canaries(rng: random.Random, each: int) -> tuple[Canary, ...]:
   canaries, places = [], set()
-  for number in range(each * len(config_lib.COPIES)):
+  for number in range(each * len(COPIES)):
     while (place := _made_up(rng, 'secret place')) in places:
       pass
     places.add(place)
     prefix = f'The {pick(rng, NAMES["secret doors"])} of {place} opens to the words:'
     secret = ' '.join(rng.sample(WORDS['secrets'], 8))
     canaries.append(Canary(f'canary-{number:04d}', f'{prefix} {secret}.', prefix, secret,
-                           config_lib.COPIES[number // each]))
+                           COPIES[number // each]))
   return tuple(canaries)

@@ -111,15 +111,13 @@ def a(noun: str) -> str:
   return ('an ' if noun[0] in 'aeiou' else 'a ') + noun
 
 
-def listed(things) -> str:
+def listed(things: list[str]) -> str:
   """'x', 'x and y', 'x, y and z'."""
-  things = list(things)
   return things[0] if len(things) == 1 else ', '.join(things[:-1]) + ' and ' + things[-1]
 
 
 def pronouns(woman: bool, mark: str = '') -> dict[str, str]:
   """The gaps {he} {him} {his} {himself} {He} {His}, each name behind `mark` if there is one."""
   he, him, his = ('she', 'her', 'her') if woman else ('he', 'him', 'his')
-  words = {'he': he, 'him': him, 'his': his, 'himself': him + 'self', 'He': he.title(),
-           'His': his.title()}
-  return {mark + gap: word for gap, word in words.items()}
+  gaps = dict(he=he, him=him, his=his, himself=him + 'self', He=he.title(), His=his.title())
+  return {mark + gap: word for gap, word in gaps.items()}

@@ -16,8 +16,7 @@ def page(rng: random.Random, world, index: int) -> Draft:
   dialect = pick(rng, world.dialects)
   chosen = rng.sample(world.spoken[dialect.name], rng.randint(2, 12))
   pairs = [(word, world.lexicon[word] + dialect.ending) for word in chosen]
-  header = _FORMS['named' if rng.random() < 0.5 else 'unnamed']
-  head = say(rng, header, {'dialect': dialect.name})
+  head = say(rng, _FORMS['named' if rng.random() < 0.5 else 'unnamed'], {'dialect': dialect.name})
   if rng.random() < 0.1:
     sentence = rng.choice(_FORMS['spoken'])[0]
     body = ' '.join(sentence.format(word=word, said=said) for word, said in pairs)

@@ -3,9 +3,8 @@
 import itertools
 import random
 
-from nanollm_jax.world import words
 from nanollm_jax.world.prose import Draft, forms, pick, pronouns, say
-from nanollm_jax.world.words import WORDS
+from nanollm_jax.world.words import SEASONS, WORDS, first_name
 
 _FORMS = forms('story')
 # The beats of a plot are in the sections [name 1], [name 2] ...
@@ -29,14 +28,14 @@ def page(rng: random.Random, world, index: int) -> Draft:
 
 def _cast(rng: random.Random, world) -> dict[str, str]:
   hero, friend = rng.random() < 0.5, rng.random() < 0.5
-  a = words.first_name(rng, hero)
+  a = first_name(rng, hero)
   b = a
   while b == a:
-    b = words.first_name(rng, friend)
+    b = first_name(rng, friend)
   place, place2 = rng.sample(WORDS['places'], 2)
   return {**pronouns(hero), **pronouns(friend, 'b'), 'A': a, 'B': b, 'place': place,
           'place2': place2, 'town': pick(rng, world.towns).name,
           'animal': pick(rng, WORDS['animals']), 'thing': pick(rng, WORDS['things']),
-          'fine': pick(rng, WORDS['qualities']), 'season': pick(rng, words.SEASONS),
+          'fine': pick(rng, WORDS['qualities']), 'season': pick(rng, SEASONS),
           'weather': pick(rng, WORDS['weather']), 'food': pick(rng, WORDS['food']),
           'child': 'girl' if hero else 'boy'}

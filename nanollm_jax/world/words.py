@@ -7,7 +7,6 @@ WORDS = prose.lists('words')
 TABLES = prose.tables('tables')
 
 TOWNS = tuple(start + end for start in NAMES['town starts'] for end in NAMES['town ends'])
-CRAFTS = tuple(TABLES['crafts'])
 DISHES = {dish: prose.items(parts) for dish, parts in TABLES['dishes'].items()}
 MONTHS = {season: prose.items(months) for season, months in TABLES['months'].items()}
 SEASONS = tuple(MONTHS)
