@@ -1,9 +1,15 @@
 """The engine: slots that hold sequences, filled by prefill, moved on by decode, refilled.
 
 Prompts are padded to power-of-two buckets, a chunk of decode steps is one jitted call, and
-stopping is decided on the device; so a handful of programs serves any mix of requests.
+stopping is decided on the device; so a handful of programs serves any mix of requests. Equal
+prompts that enter together are prefilled once.
+
+A row is in one of four states. TEXT: its tokens are sampled. CALL: they are, and become the
+question to a tool; at the tool's end token the row waits. FORCE: the tool's answer enters, a
+token a step, unsampled. DONE: a stop token was sampled or the budget is spent.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 from typing import Any, Iterator, NamedTuple, Sequence
@@ -17,8 +23,12 @@ from nanollm_jax.model import cache as cache_lib
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.model.transformer import Transformer, unstack
 from nanollm_jax.sample.choose import choose
+from nanollm_jax.text.chat import Call
 
 SMALLEST_BUCKET = 16
+LONGEST_CALL = 128  # tokens of a question to a tool
+LONGEST_FORCED = 256  # tokens of its answer; what is over is cut
+MOST_CALLS = 8  # of one row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Completion(NamedTuple):
   """What was generated for one prompt; `finished` is False where max_tokens cut it off."""
   ids: list[int]  # without the stop token
   logprobs: list[float]  # of the distribution sampled from, the stop token's last if there is one
+  sampled: list[bool]  # False: forced in by a tool (its log-probability is 0); as long as ids
   finished: bool
 
 
@@ -59,10 +70,43 @@ class Slots(NamedTuple):
   position_B: jax.Array  # its position
   left_B: jax.Array  # tokens that the row may still produce; 0: the slot is free
   made_B: jax.Array  # tokens produced so far: with the seed it makes the key of the next one
+  waits_B: jax.Array  # bool: the row has asked a tool
+  forced_BF: jax.Array  # tokens to force in, the next one first
+  forced_B: jax.Array  # how many of them are left
   seed_B: jax.Array
   temperature_B: jax.Array
   top_k_B: jax.Array
   top_p_B: jax.Array
+
+
+@dataclasses.dataclass
+class _Row:
+  """The host's view of a slot in use."""
+  index: int
+  call: Call | None = None  # the tool whose question is being written
+  question: list[int] = dataclasses.field(default_factory=list)
+  asked: bool = False  # the question is whole
+  calls: int = 0
+
+  def read(self, token: int, calls: dict[int, Call]) -> None:
+    """Follows a sampled token from TEXT to CALL and through it."""
+    if self.call is None:
+      self.call = calls.get(token)
+    elif token == self.call.end:
+      self.asked = True
+    else:
+      self.question.append(token)
+
+  def answer(self) -> list[int]:
+    """What is forced in where the row waits: nothing if it waits without having asked."""
+    call, question, asked = self.call, self.question, self.asked
+    too_long = len(question) > LONGEST_CALL
+    if not (asked or too_long):
+      return []
+    self.call, self.question, self.asked, self.calls = None, [], False, self.calls + 1
+    if too_long or self.calls > MOST_CALLS:
+      return call.error if asked else [call.end, *call.error]
+    return call.run(question)
 
 
 class Engine:
@@ -82,147 +126,193 @@ class Engine:
                             static_argnames='truncate', donate_argnums=1)
     self._decode = jax.jit(functools.partial(_decode, model.apply, chunk),
                            static_argnames='truncate', donate_argnums=1)
+    self._force = jax.jit(_force, donate_argnums=0)
 
   def generate(self, params: Any, prompts: Sequence[Sequence[int]],
-               sampling: Sampling | Sequence[Sampling] = Sampling()) -> list[Completion]:
-    """Completes every prompt; results are in the order of the prompts."""
+               sampling: Sampling | Sequence[Sampling] = Sampling(),
+               calls: Sequence[Call] = ()) -> list[Completion]:
+    """Completes every prompt; results are in the order of the prompts.
+
+    Several samples of a prompt are the prompt several times over, each with its own seed.
+    """
     results: list[Completion | None] = [None] * len(prompts)
-    made: dict[int, tuple[list[int], list[float]]] = {}
-    for index, ids, logprobs, finished in self._run(params, prompts, sampling):
-      row = made.setdefault(index, ([], []))
-      row[0].extend(ids)
-      row[1].extend(logprobs)
+    made: dict[int, tuple[list, list, list]] = {}
+    for index, *parts, finished in self._run(params, prompts, sampling, calls):
+      row = made.setdefault(index, ([], [], []))
+      for whole, part in zip(row, parts):
+        whole.extend(part)
       if finished is not None:
         results[index] = Completion(*made.pop(index), finished)
     return results
 
-  def stream(self, params: Any, prompt: Sequence[int], sampling: Sampling) -> Iterator[list[int]]:
+  def stream(self, params: Any, prompt: Sequence[int], sampling: Sampling,
+             calls: Sequence[Call] = ()) -> Iterator[list[int]]:
     """Yields the new ids of one prompt as they come, a few at a time."""
-    for _, ids, _, _ in self._run(params, [prompt], sampling):
+    for _, ids, *_ in self._run(params, [prompt], sampling, calls):
       if ids:
         yield ids
 
-  def _run(self, params, prompts, sampling):
-    """Yields (index, new ids, new log-probs, None or finished) until all prompts are done."""
+  def _run(self, params, prompts, sampling, calls):
+    """Yields (index, new ids, log-probs, sampled, None or finished) until all prompts are done."""
     each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     requests = [self._request(i, prompt, one) for i, (prompt, one) in enumerate(zip(prompts, each))]
     truncate = any(one.top_k or one.top_p < 1 for one in each)
     params, state = unstack(params), self._empty()
-    waiting, owner = requests[::-1], {}
-    while waiting or owner:
-      free = [slot for slot in range(self.slots) if slot not in owner]
-      group = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
-      if group:
-        state, token_R, logprob_R, left_R = self._fill(params, state, group, free, truncate)
-        for (index, *_), slot, *first in zip(group, free, token_R, logprob_R, left_R):
-          owner[slot] = index
-          if (event := self._event(index, first[:1], first[1:2], first[2])):
-            yield event
-          if first[2] == 0:
-            del owner[slot]
-      if not owner:
-        continue
-      state, token_BC, logprob_BC, alive_BC = self._decode(
-          params, state, self._stop, truncate=truncate)
-      token_BC, logprob_BC, alive_BC, left_B = jax.device_get(
-          (token_BC, logprob_BC, alive_BC, state.left_B))
-      for slot, index in list(owner.items()):
-        count = int(alive_BC[slot].sum())
-        yield self._event(index, token_BC[slot, :count], logprob_BC[slot, :count], left_B[slot])
-        if left_B[slot] == 0:
-          del owner[slot]
+    starts = {call.start: call for call in calls}
+    ends = np.asarray([call.end for call in calls], np.int32)
+    waiting, rows = requests[::-1], {}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+      while waiting or rows:
+        free = [slot for slot in range(self.slots) if slot not in rows]
+        group = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
+        if group:
+          rows |= {slot: _Row(index) for slot, (index, *_) in zip(free, group)}
+          state, *made = self._fill(params, state, dict(zip(free, group)), ends, truncate)
+        else:
+          state, *made = self._decode(params, state, self._stop, ends, truncate=truncate)
+        made = jax.device_get((*made, state.left_B, state.waits_B))
+        asking = []
+        for slot in sorted(free[:len(group)] if group else rows):
+          yield self._event(rows[slot], starts, *(part[slot] for part in made[:-1]))
+          if made[-2][slot] == 0:
+            del rows[slot]
+          elif made[-1][slot] or len(rows[slot].question) > LONGEST_CALL:
+            asking.append(slot)
+        if asking:
+          answers = list(pool.map(lambda slot: rows[slot].answer(), asking))
+          state = self._tell(state, asking, answers)
 
-  def _event(self, index, tokens, logprobs, left):
-    ids = [int(token) for token in tokens]
-    stopped = bool(ids) and ids[-1] in self._stop
-    finished = (stopped if left == 0 else None)
-    return index, ids[:-1] if stopped else ids, [float(x) for x in logprobs], finished
+  def _event(self, row: _Row, starts, token_C, logprob_C, sampled_C, alive_C, left):
+    count = int(alive_C.sum())
+    ids, sampled = token_C[:count].tolist(), sampled_C[:count].tolist()
+    for token, was_sampled in zip(ids, sampled):
+      if was_sampled:
+        row.read(token, starts)
+    stopped = bool(ids) and sampled[-1] and ids[-1] in self._stop
+    kept = count - stopped
+    return (row.index, ids[:kept], logprob_C[:count].tolist(), sampled[:kept],
+            stopped if left == 0 else None)
+
+  def _tell(self, state: Slots, slots: list[int], answers: list[list[int]]) -> Slots:
+    """Hands the tools' answers to the rows that asked."""
+    forced_BF = np.zeros((self.slots, LONGEST_FORCED), np.int32)
+    forced_B = np.full(self.slots, -1, np.int32)
+    for slot, ids in zip(slots, answers):
+      ids = ids[:LONGEST_FORCED - 1] + ids[-1:] if len(ids) > LONGEST_FORCED else ids
+      forced_BF[slot, :len(ids)], forced_B[slot] = ids, len(ids)
+    return self._force(state, forced_BF, forced_B)
 
   def _request(self, index: int, prompt: Sequence[int], sampling: Sampling):
     if not 0 < len(prompt) < self.length:
       raise InputError(f'prompt {index} has {len(prompt)} tokens, but the context holds 1 to '
                        f'{self.length - 1} before the first new one: shorten it, or train with a '
                        'larger --model.context.')
-    return index, list(prompt), min(sampling.max_tokens, self.length - len(prompt)), sampling
+    return index, tuple(prompt), min(sampling.max_tokens, self.length - len(prompt)), sampling
 
   def _empty(self) -> Slots:
-    zeros = lambda dtype: jnp.zeros(self.slots, dtype)
+    zeros = lambda dtype, *shape: jnp.zeros((self.slots, *shape), dtype)
     return Slots(cache_lib.empty(self.config, self.slots, self.length), zeros(jnp.int32),
-                 zeros(jnp.int32), zeros(jnp.int32), zeros(jnp.int32), zeros(jnp.uint32),
+                 zeros(jnp.int32), zeros(jnp.int32), zeros(jnp.int32), zeros(bool),
+                 zeros(jnp.int32, LONGEST_FORCED), zeros(jnp.int32), zeros(jnp.uint32),
                  zeros(jnp.float32), zeros(jnp.int32), zeros(jnp.float32))
 
-  def _fill(self, params, state: Slots, group, free, truncate: bool):
-    """Prefills a group of requests into free slots; pads rows and length to powers of two."""
-    rows = min(_power(len(group)), self.slots)
-    longest = max(len(prompt) for _, prompt, _, _ in group)
-    bucket = min(max(SMALLEST_BUCKET, _power(longest)), self.length)
-    tokens = np.zeros((rows, bucket), np.int32)
-    fields = {name: np.zeros(rows, dtype) for name, dtype in dict(
-        length=np.int32, left=np.int32, seed=np.uint32, temperature=np.float32, top_k=np.int32,
+  def _fill(self, params, state: Slots, group: dict[int, tuple], ends, truncate: bool):
+    """Prefills requests into their slots; pads prompts and lengths to powers of two."""
+    prompts = list(dict.fromkeys(prompt for _, prompt, _, _ in group.values()))
+    count = min(_power(len(prompts)), self.slots)
+    bucket = min(max(SMALLEST_BUCKET, _power(max(map(len, prompts)))), self.length)
+    tokens_RP, length_R = np.zeros((count, bucket), np.int32), np.ones(count, np.int32)
+    for row, prompt in enumerate(prompts):
+      tokens_RP[row, :len(prompt)], length_R[row] = prompt, len(prompt)
+    fields = {name: np.zeros(self.slots, dtype) for name, dtype in dict(
+        left=np.int32, seed=np.uint32, temperature=np.float32, top_k=np.int32,
         top_p=np.float32).items()}
-    slot_R = np.full(rows, self.slots, np.int32)  # padding rows lie outside and are dropped
-    slot_R[:len(group)] = free[:len(group)]
-    for row, (_, prompt, left, sampling) in enumerate(group):
-      tokens[row, :len(prompt)] = prompt
-      values = dict(length=len(prompt), left=left, seed=sampling.seed & 0xFFFFFFFF,
-                    temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+    source_B = np.full(self.slots, -1, np.int32)
+    for slot, (_, prompt, left, sampling) in group.items():
+      source_B[slot] = prompts.index(prompt)
+      values = dict(left=left, seed=sampling.seed & 0xFFFFFFFF, top_k=sampling.top_k,
+                    temperature=sampling.temperature, top_p=sampling.top_p)
       for name, value in values.items():
-        fields[name][row] = value
-    state, token_R, logprob_R, left_R = self._prefill(
-        params, state, tokens, slot_R, fields, self._stop, truncate=truncate)
-    return state, *jax.device_get((token_R, logprob_R, left_R))
+        fields[name][slot] = value
+    return self._prefill(params, state, tokens_RP, length_R, source_B, fields, self._stop, ends,
+                         truncate=truncate)
 
 
-def _prefill(apply, params, state: Slots, tokens_RP, slot_R, fields, stop, *, truncate: bool):
-  """Runs R right-padded prompts, writes them into their slots, draws each one's first token."""
+def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields, stop, ends, *,
+             truncate: bool):
+  """Runs R right-padded prompts, copies each to its slots, draws the slots' first tokens.
+
+  Slot b takes prompt source_B[b]; -1 leaves it as it is. Returns as `_decode` does, chunk 1.
+  """
   R, P = tokens_RP.shape
   fresh = jax.tree.map(lambda leaf: jnp.zeros((R, P, *leaf.shape[2:]), leaf.dtype), state.cache)
   out = apply({'params': params}, tokens_RP, cache=fresh)
-  last_R = jnp.maximum(fields['length'] - 1, 0)
-  hidden_RD = jnp.take_along_axis(out.hidden_BTD, last_R[:, None, None], axis=1)[:, 0]
+  hidden_RD = jnp.take_along_axis(out.hidden_BTD, (length_R - 1)[:, None, None], axis=1)[:, 0]
   logits_RV = jnp.einsum('RD,VD->RV', hidden_RD, out.head_VD, preferred_element_type=jnp.float32)
-  token_R, logprob_R = choose(logits_RV, fields['temperature'], fields['top_k'], fields['top_p'],
-                              _keys(fields['seed'], jnp.zeros_like(fields['left'])), truncate)
-  left_R = jnp.where(_is_in(token_R, stop), 0, fields['left'] - 1)
-  insert = lambda old, new: old.at[slot_R].set(new, mode='drop')
-  cache = jax.tree.map(lambda old, new: old.at[slot_R, :P].set(new, mode='drop'),
+  zero_B = jnp.zeros_like(source_B)
+  token_B, logprob_B = choose(
+      logits_RV[source_B], fields['temperature'], fields['top_k'], fields['top_p'],
+      _keys(fields['seed'], zero_B), truncate)
+  new_B = source_B >= 0
+  def insert(old, new):
+    return jnp.where(new_B.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+  cache = jax.tree.map(lambda old, new: old.at[:, :P].set(insert(old[:, :P], new[source_B])),
                        state.cache, out.cache)
-  state = Slots(
-      cache, insert(state.token_B, token_R), insert(state.position_B, fields['length']),
-      insert(state.left_B, left_R), insert(state.made_B, jnp.ones_like(left_R)),
-      *(insert(getattr(state, f'{name}_B'), fields[name])
-        for name in ('seed', 'temperature', 'top_k', 'top_p')))
-  return state, token_R, logprob_R, left_R
+  left_B = jnp.where(_is_in(token_B, stop), 0, fields['left'] - 1)
+  made = dict(token=token_B, position=length_R[source_B], left=left_B, made=zero_B + 1,
+              waits=_is_in(token_B, ends), forced=zero_B,
+              **{name: fields[name] for name in ('seed', 'temperature', 'top_k', 'top_p')})
+  state = state._replace(cache=cache, **{
+      f'{name}_B': insert(getattr(state, f'{name}_B'), value) for name, value in made.items()})
+  return state, token_B[:, None], logprob_B[:, None], new_B[:, None], new_B[:, None]
 
 
-def _decode(apply, chunk: int, params, state: Slots, stop, *, truncate: bool):
-  """Moves every row on by up to `chunk` tokens; ends early when all rows have stopped.
+def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bool):
+  """Moves every row on by up to `chunk` tokens; ends early when all rows have stopped or wait.
 
-  Returns the state, tokens and log-probs [B, chunk], and where a row was alive [B, chunk].
+  Returns the state; tokens, log-probs, where a token was sampled, not forced, and where a row
+  was alive, all [B, chunk].
   """
   B = state.token_B.shape[0]
   length = state.cache[0].k_BSKH.shape[1]
+  alive = lambda state: (state.left_B > 0) & ~state.waits_B
 
   def one(carry):
-    step, state, token_BC, logprob_BC, alive_BC = carry
-    alive_B = state.left_B > 0
+    step, state, outputs = carry
+    alive_B = alive(state)
     position_B = jnp.where(alive_B, state.position_B, length)  # a free row writes nowhere
     out = apply({'params': params}, state.token_B[:, None], position_B[:, None], cache=state.cache)
-    token_B, logprob_B = choose(
+    drawn_B, logprob_B = choose(
         out.logits()[:, 0], state.temperature_B, state.top_k_B, state.top_p_B,
         _keys(state.seed_B, state.made_B), truncate)
-    token_B = jnp.where(alive_B, token_B, state.token_B)
-    left_B = jnp.where(_is_in(token_B, stop), 0, state.left_B - 1)
+    sampled_B = state.forced_B == 0
+    token_B = jnp.where(sampled_B, drawn_B, state.forced_BF[:, 0])
+    logprob_B = jnp.where(sampled_B, logprob_B, 0.0)
+    left_B = jnp.where(sampled_B & _is_in(token_B, stop), 0, state.left_B - 1)
     state = state._replace(
-        cache=out.cache, token_B=token_B, position_B=state.position_B + alive_B,
-        left_B=jnp.where(alive_B, left_B, 0), made_B=state.made_B + alive_B)
-    return (step + 1, state, token_BC.at[:, step].set(token_B),
-            logprob_BC.at[:, step].set(logprob_B), alive_BC.at[:, step].set(alive_B))
+        cache=out.cache, token_B=jnp.where(alive_B, token_B, state.token_B),
+        position_B=state.position_B + alive_B, left_B=jnp.where(alive_B, left_B, state.left_B),
+        made_B=state.made_B + alive_B,
+        waits_B=jnp.where(alive_B, sampled_B & _is_in(token_B, ends), state.waits_B),
+        forced_BF=jnp.where((alive_B & ~sampled_B)[:, None], jnp.roll(state.forced_BF, -1, axis=1),
+                            state.forced_BF),
+        forced_B=state.forced_B - (alive_B & ~sampled_B))
+    outputs = tuple(old.at[:, step].set(new) for old, new in
+                    zip(outputs, (token_B, logprob_B, sampled_B, alive_B)))
+    return step + 1, state, outputs
 
-  start = (0, state, jnp.zeros((B, chunk), jnp.int32), jnp.zeros((B, chunk), jnp.float32),
-           jnp.zeros((B, chunk), bool))
-  going = lambda carry: (carry[0] < chunk) & jnp.any(carry[1].left_B > 0)
-  return jax.lax.while_loop(going, one, start)[1:]
+  outputs = tuple(jnp.zeros((B, chunk), dtype) for dtype in (jnp.int32, jnp.float32, bool, bool))
+  going = lambda carry: (carry[0] < chunk) & jnp.any(alive(carry[1]))
+  _, state, outputs = jax.lax.while_loop(going, one, (0, state, outputs))
+  return state, *outputs
+
+
+def _force(state: Slots, forced_BF, forced_B) -> Slots:
+  """Sets what is forced in next; rows with forced_B -1 stay as they are."""
+  told_B = forced_B >= 0
+  return state._replace(
+      forced_BF=jnp.where(told_B[:, None], forced_BF, state.forced_BF),
+      forced_B=jnp.where(told_B, forced_B, state.forced_B), waits_B=state.waits_B & ~told_B)
 
 
 def _keys(seed_B, count_B) -> jax.Array:

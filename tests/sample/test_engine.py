@@ -1,5 +1,6 @@
 """The engine: equal to one-at-a-time full forwards, whatever shares the batch."""
 
+import collections
 import dataclasses
 import functools
 
@@ -12,7 +13,8 @@ from nanollm_jax import InputError
 from nanollm_jax.model import transformer
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample.choose import choose, keep
-from nanollm_jax.sample.engine import Engine, Sampling
+from nanollm_jax.sample import engine as engine_lib
+from nanollm_jax.sample.engine import Call, Engine, Sampling
 
 CONFIG = ModelConfig(depth=2, width=32, heads=4, key_heads=2, vocabulary=64, context=32).resolve()
 PARAMS = jax.tree.map(lambda leaf: leaf * 3, transformer.init(CONFIG, jax.random.key(1)))
@@ -21,10 +23,15 @@ CHOOSE = jax.jit(choose, static_argnums=5)
 APPLY = jax.jit(lambda tokens: transformer.Transformer(CONFIG).apply({'params': PARAMS}, tokens))
 
 
-def one_at_a_time(prompt, sampling):
+def one_at_a_time(prompt, sampling, calls=()):
   """The reference: a full forward over the padded sequence for every token, drawn with choose."""
-  ids, logprobs, made = list(prompt), [], []
+  ids, logprobs, made, forced, call, question = list(prompt), [], [], [], None, []
   while len(made) < sampling.max_tokens and len(ids) < CONFIG.context:
+    if forced:
+      made.append(forced.pop(0))
+      ids.append(made[-1])
+      logprobs.append(0.0)
+      continue
     padded = jnp.asarray([ids + [0] * (CONFIG.context - len(ids))])
     logits = APPLY(padded).logits()[:, len(ids) - 1]
     key = jax.random.fold_in(jax.random.key(sampling.seed), len(made))
@@ -35,6 +42,12 @@ def one_at_a_time(prompt, sampling):
       return made, logprobs, True
     made.append(int(token[0]))
     ids.append(made[-1])
+    if call is None:
+      call = next((call for call in calls if call.start == made[-1]), None)
+    elif made[-1] == call.end:
+      forced, call, question = call.run(question), None, []
+    else:
+      question.append(made[-1])
   return made, logprobs, False
 
 
@@ -84,6 +97,78 @@ def test_scanned_parameters_and_streaming_give_the_same():
   assert scanned.generate(transformer.stack(PARAMS), prompts, sampling) == expected
   streamed = list(engine.stream(PARAMS, prompts[0], sampling))
   assert sum(streamed, []) == expected[0].ids and len(streamed) > 1
+
+
+PROMPTS = [[20, 3, 7], [30, 4], [1, 2, 3, 20], [8, 30, 8], [11, 12], [13]] * 7
+HOT = [Sampling(max_tokens=26, temperature=(0.9, 1.3, 2.0)[seed % 3], seed=seed)
+       for seed in range(len(PROMPTS))]
+
+
+def tools(plain, log):
+  """Two tools between marks that the random model likes, which answer the call's length."""
+  common = collections.Counter(token for made in plain for token in made.ids).most_common(4)
+  start, end, other_start, other_end = (token for token, _ in common)
+  def run(mark, question):
+    log.append((mark, list(question)))
+    return [mark, len(question) % 60, 5, mark + 1]  # 5 is a stop token: forced, it stops nothing
+  return tuple(Call(*ends, functools.partial(run, mark), [mark, 63, mark + 1])
+               for *ends, mark in ((start, end, 40), (other_start, other_end, 50)))
+
+
+def test_rows_with_tools_and_plain_rows_equal_one_at_a_time():
+  """Rows are in different states at the same time, and each equals itself alone."""
+  plain, log = engine_of(4).generate(PARAMS, PROMPTS, HOT), []
+  calls = tools(plain, log)
+  together = engine_of(4).generate(PARAMS, PROMPTS, HOT, calls)
+  assert len(log) > 10 and {mark for mark, _ in log} == {40, 50}
+  untouched = forced = 0
+  for prompt, sampling, completion in zip(PROMPTS, HOT, together):
+    ids, logprobs, finished = one_at_a_time(prompt, sampling, calls)
+    assert (completion.ids, completion.finished) == (ids, finished)
+    np.testing.assert_allclose(completion.logprobs, logprobs, atol=1e-4)
+    assert len(completion.sampled) == len(ids)
+    assert not any(logprob for logprob, sampled in zip(completion.logprobs, completion.sampled)
+                   if not sampled)
+    forced += completion.sampled.count(False)
+    untouched += all(completion.sampled)
+  assert untouched > 3 and forced > 50
+  silent = tuple(call._replace(run=lambda question: []) for call in calls)
+  quiet = engine_of(4).generate(PARAMS, PROMPTS, HOT, silent)
+  assert [made.ids for made in quiet] == [made.ids for made in plain]
+
+
+def test_calls_too_long_or_too_many_are_answered_with_an_error(monkeypatch):
+  plain = engine_of(4).generate(PARAMS, PROMPTS, HOT)
+  calls = tools(plain, [])
+  monkeypatch.setattr(engine_lib, 'LONGEST_CALL', 2)
+  endless = tuple(call._replace(end=64) for call in calls)  # an end that is never sampled
+  cut = 0
+  for made in engine_of(4).generate(PARAMS, PROMPTS, HOT, endless):
+    for at in range(1, len(made.ids) - 4):
+      if made.sampled[at - 1] and not made.sampled[at]:
+        assert made.ids[at:at + 4] in ([64, 40, 63, 41], [64, 50, 63, 51])
+        cut += 1
+  assert cut
+  monkeypatch.setattr(engine_lib, 'LONGEST_CALL', 128)
+  monkeypatch.setattr(engine_lib, 'MOST_CALLS', 0)
+  refused = engine_of(4).generate(PARAMS, PROMPTS, HOT, calls)
+  forced = [[token for token, sampled in zip(made.ids, made.sampled) if not sampled]
+            for made in refused]
+  assert any(forced) and all(set(ids) <= {40, 63, 41, 50, 51} for ids in forced)
+
+
+def test_samples_of_one_prompt_share_its_prefill():
+  prompt = list(range(10, 22))
+  engine = Engine(CONFIG, STOP, slots=4, chunk=5)
+  seen, prefill = [], engine._prefill
+  engine._prefill = lambda params, state, tokens, *rest, **named: (
+      seen.append(tokens.shape), prefill(params, state, tokens, *rest, **named))[1]
+  each = [Sampling(max_tokens=8, temperature=2.0, seed=seed) for seed in range(4)]
+  samples = engine.generate(PARAMS, [prompt] * 4, each)
+  assert seen == [(1, 16)]
+  assert len({tuple(sample.ids) for sample in samples}) > 1
+  for sampling, sample in zip(each, samples):
+    assert sample.ids == one_at_a_time(prompt, sampling)[0]
 
 
 def test_prompts_that_do_not_fit():
