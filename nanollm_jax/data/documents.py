@@ -1,9 +1,11 @@
 """Documents: a stream of texts and their split from txt, JSON lines and Parquet files."""
 
+import collections
 import glob
 import hashlib
 import io
 import json
+import os
 import pathlib
 from typing import BinaryIO, Iterator, Sequence
 
@@ -22,20 +24,19 @@ def find(patterns: Sequence[str]) -> list[pathlib.Path]:
   if not patterns:
     raise InputError('there are no documents: give --documents or --data.documents files or globs '
                      'such as corpus/*.jsonl.gz.')
-  found = []
+  found = {}
   for pattern in patterns:
-    names = [pattern] if pathlib.Path(pattern).exists() else glob.glob(pattern, recursive=True)
+    names = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
     if not names:
       raise InputError(f'{pattern} matches no file: check the path, or build the documents first.')
-    found += sorted(names)
-  paths = [pathlib.Path(name) for name in dict.fromkeys(found)]
-  for path in paths:
-    if path.is_dir() or not path.name.endswith(_ENDINGS):
-      raise InputError(f'{path} is not a file this reads: give {", ".join(_ENDINGS)} files, '
-                       'or a glob such as folder/*.jsonl.')
-    if not path.stat().st_size:
-      raise InputError(f'{path} is empty: remove it or build it again.')
-  return paths
+    for path in map(pathlib.Path, names):
+      if path.is_dir() or not path.name.endswith(_ENDINGS):
+        raise InputError(f'{path} is not a file this reads: give {", ".join(_ENDINGS)} files, '
+                         'or a glob such as folder/*.jsonl.')
+      if not path.stat().st_size:
+        raise InputError(f'{path} is empty: remove it or build it again.')
+      found[path] = None
+  return list(found)
 
 
 def read(patterns: Sequence[str], validation_fraction: float = 0.0,
@@ -54,31 +55,27 @@ def read(patterns: Sequence[str], validation_fraction: float = 0.0,
 
 
 def _read(paths: list[pathlib.Path], fraction: float, field: str) -> Iterator[tuple[str, str]]:
-  total = empty = binary = 0
+  counts = collections.Counter()
   for path in paths:
-    usable = False
+    before = counts['text']
     for split, raw in _documents(path, fraction, field):
-      total += 1
       text = _text(raw)
-      if text is None:
-        binary += 1
-      elif not text.strip():
-        empty += 1
-      else:
-        usable = True
+      kind = 'binary' if text is None else 'text' if text.strip() else 'empty'
+      counts[kind] += 1
+      if kind == 'text':
         yield split or _split_of(text, fraction), text
-    if not usable:
+    if counts['text'] == before:
       raise InputError(f'{path} holds no text, only empty or binary documents: leave it out.')
-  if empty or binary:
-    print(f'documents: {empty} empty and {binary} binary of {total} skipped.')
+  if skipped := counts['empty'] + counts['binary']:
+    print(f'documents: {counts["empty"]} empty and {counts["binary"]} binary of '
+          f'{counts["text"] + skipped} skipped.')
 
 
 def _documents(path: pathlib.Path, fraction: float, field: str):
   """Yields (split or '', bytes or str) for every document of one file."""
   if path.suffix == '.txt':
     return _txt(path, fraction)
-  rows = _parquet(path, field) if path.suffix == '.parquet' else _jsonl(path, field)
-  return (('', raw) for raw in rows)
+  return (('', raw) for raw in (_parquet if path.suffix == '.parquet' else _jsonl)(path, field))
 
 
 def _text(raw: bytes | str) -> str | None:
@@ -110,19 +107,16 @@ def _txt(path: pathlib.Path, fraction: float) -> Iterator[tuple[str, bytes]]:
 
 def _cut(file: BinaryIO, stop: int, marked: bool) -> Iterator[bytes]:
   """Cuts file[here:stop] into documents; joined they are the file, but for the marks."""
-  held, length, here = [], 0, file.tell()
-  while here < stop:
-    line = file.readline(stop - here)
+  held, here = bytearray(), file.tell()
+  while line := file.readline(stop - here):
     here += len(line)
     mark = line.strip() == _MARK
     if not mark:
-      held.append(line)
-      length += len(line)
-    if mark or length > _LONGEST or (not marked and length > _CUT and not line.strip()):
-      yield b''.join(held)
-      held, length = [], 0
-  if held:
-    yield b''.join(held)
+      held += line
+    if mark or len(held) > _LONGEST or (not marked and len(held) > _CUT and not line.strip()):
+      yield bytes(held)
+      held.clear()
+  yield bytes(held)
 
 
 def _jsonl(path: pathlib.Path, field: str) -> Iterator[bytes | str]:

@@ -50,6 +50,8 @@ class _Batches:
     self._count = len(range(self._ends[-1])[ours])  # our pieces in an epoch
     self._stop = None if epochs is None else epochs * self._count
     self._window_size = -(-_WINDOW * length * int(self._ends[-1]) // shards.tokens)
+    self._names = ['tokens', 'segment_ids', 'positions']
+    self._names += ['loss_mask'] * hasattr(shards, 'mask')
     self._epoch, self._order = -1, np.zeros(0, np.int64)
     self.set_state({'window': 0, 'row': 0})
 
@@ -62,7 +64,7 @@ class _Batches:
 
   def __next__(self) -> dict[str, np.ndarray]:
     batch = {name: np.zeros((self._batch_size, self._length), np.int32)
-             for name in ('tokens', 'segment_ids', 'positions')}
+             for name in self._names}
     for number in range(self._batch_size):
       if self._row == len(self._packed):
         self.set_state({'window': self._window + 1, 'row': 0})
@@ -107,6 +109,8 @@ class _Batches:
       row['tokens'][here] = self._shards[document][start:stop]
       row['segment_ids'][here] = segment
       row['positions'][here] = np.arange(stop - start)
+      if 'loss_mask' in row:
+        row['loss_mask'][here] = self._shards.mask(document)[start:stop]
       at = here.stop
 
 
@@ -138,7 +142,7 @@ def batches(shards: Shards, *, batch_size: int, length: int, seed: int = 0,
   shuffling, the order is that of the documents up to packing.
 
   Args:
-    shards: the documents.
+    shards: the documents; conversations also have `mask(index)`, the tokens that are learned.
     batch_size: B, the rows of this process.
     length: T, the tokens of a row; longer documents are cut into pieces of it.
     seed: decides the order.
@@ -151,8 +155,8 @@ def batches(shards: Shards, *, batch_size: int, length: int, seed: int = 0,
   Returns:
     An iterator with next(), get_state() and set_state() (a JSON-able dict, of the batch that was
     last consumed) and close(), which ends its thread. Batches are dicts of np.int32[B, T]:
-    'tokens' (0 in padding), 'segment_ids' (1, 2, ... in a row; 0 is padding) and 'positions'
-    (from 0 in each piece).
+    'tokens' (0 in padding), 'segment_ids' (1, 2, ... in a row; 0 is padding), 'positions' (from 0
+    in each piece) and, of conversations, 'loss_mask'.
 
   Raises InputError where a process would get no document.
   """

@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import time
 import zlib
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable
 
 import numpy as np
 
@@ -23,53 +23,46 @@ from nanollm_jax.data import documents as documents_lib
 
 _MAGIC, _VERSION, _HEADER = 'nanollm_jax tokens', 1, 4096
 _CHUNK = 256  # documents that are tokenised together
-_Counts = dict[str, dict[str, int]]
 
 
 def write(out_dir: str | os.PathLike, documents: Iterable[tuple[str, str]], tokenizer: Any, *,
-          workers: int = 1, shard_tokens: int = 1 << 24, dtype: str = '') -> _Counts:
-  """Tokenises (split, text) documents into shards `SPLIT-00000.tokens`.
+          workers: int = 1, shard_tokens: int = 1 << 24, key: Any = None) -> dict[str, Any]:
+  """Tokenises (split, text) documents into shards `SPLIT-00000.tokens`, and lists them.
 
   Args:
     out_dir: the folder, made if missing.
     documents: what `documents.read` yields.
     tokenizer: has encode_batch(texts, threads), end, size and fingerprint.
     workers: threads of the tokenizer; the output does not depend on them.
-    shard_tokens: a shard is closed once it holds so many.
-    dtype: 'uint16' or 'uint32'; the smaller that fits if empty.
+    shard_tokens: a shard holds about so many.
+    key: stands in manifest.json, to tell builds apart.
 
   Returns:
     {split: {'documents': n, 'tokens': n, 'bytes': n, 'shards': n}}, bytes being UTF-8 of text.
-
-  Raises InputError for a dtype that cannot hold the vocabulary.
   """
-  dtype = dtype or ('uint16' if tokenizer.size <= 1 << 16 else 'uint32')
-  if tokenizer.size > np.iinfo(dtype).max + 1:
-    raise InputError(f'{dtype} cannot hold a vocabulary of {tokenizer.size} ids: use uint32.')
+  dtype = 'uint16' if tokenizer.size <= 1 << 16 else 'uint32'
   out_dir = pathlib.Path(out_dir)
   out_dir.mkdir(parents=True, exist_ok=True)
-  held = collections.defaultdict(list)
-  counts: _Counts = collections.defaultdict(collections.Counter)
+  held, splits = collections.defaultdict(list), collections.defaultdict(collections.Counter)
 
   def close(split: str) -> None:
-    path = out_dir / f'{split}-{counts[split]["shards"]:05d}.tokens'
+    path = out_dir / f'{split}-{splits[split]["shards"]:05d}.tokens'
     _write_shard(path, held.pop(split), tokenizer.fingerprint)
-    counts[split]['shards'] += 1
+    splits[split]['shards'] += 1
 
-  filled = collections.Counter()
   stream = iter(documents)
   while chunk := list(itertools.islice(stream, _CHUNK)):
     batch = tokenizer.encode_batch([text for _, text in chunk], workers)
     for (split, text), ids in zip(chunk, batch):
       held[split].append(np.array([tokenizer.end, *ids, tokenizer.end], dtype))
-      counts[split].update(documents=1, tokens=len(ids) + 2, bytes=len(text.encode()))
-      filled[split] += len(ids) + 2
-      if filled[split] >= shard_tokens:
+      count = splits[split]
+      count.update(documents=1, tokens=len(ids) + 2, bytes=len(text.encode()))
+      if count['tokens'] >= shard_tokens * (count['shards'] + 1):
         close(split)
-        filled[split] = 0
   for split in list(held):
     close(split)
-  return {split: dict(count) for split, count in counts.items()}
+  (out_dir / 'manifest.json').write_text(json.dumps({'key': key, 'splits': splits}, indent=1))
+  return splits
 
 
 def _write_shard(path: pathlib.Path, arrays: list[np.ndarray], fingerprint: str) -> None:
@@ -77,10 +70,7 @@ def _write_shard(path: pathlib.Path, arrays: list[np.ndarray], fingerprint: str)
   payload = ends.astype('<i8').tobytes() + np.concatenate(arrays).tobytes()
   fields = {'magic': _MAGIC, 'version': _VERSION, 'dtype': str(arrays[0].dtype),
             'documents': len(ends), 'tokens': int(ends[-1]), 'tokenizer': fingerprint}
-  fields['crc32'] = _checksum(fields, payload)
-  partial = path.with_name(path.name + '.partial')
-  partial.write_bytes(_header(fields) + payload)
-  partial.replace(path)
+  path.write_bytes(_header(fields | {'crc32': _checksum(fields, payload)}) + payload)
 
 
 def _header(fields: dict[str, Any]) -> bytes:
@@ -126,13 +116,11 @@ def open_shards(folder: str | os.PathLike, split: str, fingerprint: str) -> Shar
   with a tokenizer of another fingerprint.
   """
   folder = pathlib.Path(folder)
-  counted = len(list(folder.glob(f'{split}-*.tokens')))
-  expected = _manifest(folder).get('splits', {}).get(split, {}).get('shards', counted or 1)
-  paths = [folder / f'{split}-{number:05d}.tokens' for number in range(expected)]
-  for path in paths:
-    if not path.exists():
-      raise InputError(f'{path} is missing: {_rebuild(folder)}.')
-  return Shards([_open_shard(path, fingerprint) for path in paths])
+  count = _manifest(folder).get('splits', {}).get(split)
+  if count is None:
+    raise InputError(f'{folder} lists no {split} shards in a manifest.json: {_rebuild(folder)}.')
+  return Shards([_open_shard(folder / f'{split}-{number:05d}.tokens', fingerprint)
+                 for number in range(count['shards'])])
 
 
 def _rebuild(folder: pathlib.Path) -> str:
@@ -140,6 +128,8 @@ def _rebuild(folder: pathlib.Path) -> str:
 
 
 def _open_shard(path: pathlib.Path, fingerprint: str) -> tuple[np.ndarray, np.ndarray]:
+  if not path.exists():
+    raise InputError(f'{path} is missing: {_rebuild(path.parent)}.')
   data = np.memmap(path, np.uint8, mode='r') if path.stat().st_size else np.zeros(0, np.uint8)
   try:
     fields = dict(json.loads(data[:_HEADER].tobytes()))
@@ -177,9 +167,7 @@ def prepare(config: Any, tokenizer: Any, workdir: str | os.PathLike) -> dict[str
     tokenizer: see `write`.
     workdir: the folder of the run.
 
-  Returns:
-    {'train': Shards} and, if any document is for validation, {'validation': Shards}.
-
+  Returns {'train': Shards} and, if any document is for validation, {'validation': Shards}.
   Raises InputError; see `documents.read` and `open_shards`.
   """
   folder = pathlib.Path(workdir) / 'tokens'
@@ -201,10 +189,14 @@ def _stamps(patterns: tuple[str, ...]) -> list[list[Any]]:
 def _build(folder: pathlib.Path, key: dict[str, Any], config: Any, tokenizer: Any) -> None:
   began, partial = time.time(), folder.with_name('tokens.partial')
   shutil.rmtree(partial, ignore_errors=True)
-  splits = write(partial, _stream(config), tokenizer, workers=config.workers)
+  field = config.text_field
+  stream = documents_lib.read(config.documents, config.validation_fraction, field)
+  if config.validation:
+    held_out = documents_lib.read(config.validation, text_field=field)
+    stream = itertools.chain(stream, (('validation', text) for _, text in held_out))
+  splits = write(partial, stream, tokenizer, workers=config.workers, key=key)
   if 'train' not in splits:
     raise InputError('no document is left for training: lower --data.validation_fraction.')
-  (partial / 'manifest.json').write_text(json.dumps({'key': key, 'splits': splits}, indent=1))
   shutil.rmtree(folder, ignore_errors=True)
   partial.replace(folder)
   seconds = time.time() - began
@@ -213,11 +205,3 @@ def _build(folder: pathlib.Path, key: dict[str, Any], config: Any, tokenizer: An
           f'{count["bytes"] / count["tokens"]:.2f} bytes a token')
   size = sum(count['bytes'] for count in splits.values()) / 1e6
   print(f'tokenised {size:.1f} MB in {seconds:.1f} s ({size / seconds:.1f} MB/s): {folder}')
-
-
-def _stream(config: Any) -> Iterator[tuple[str, str]]:
-  fraction, field = config.validation_fraction, config.text_field
-  yield from documents_lib.read(config.documents, fraction, field)
-  if config.validation:
-    yield from (('validation', text)
-                for _, text in documents_lib.read(config.validation, 0.0, field))

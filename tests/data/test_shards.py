@@ -47,11 +47,6 @@ def test_output_does_not_depend_on_workers(tmp_path):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
 
 
-def test_explicit_uint16_refuses_a_large_vocabulary(tmp_path):
-  with pytest.raises(InputError, match='uint16 cannot hold a vocabulary of 70000 ids'):
-    _write(tmp_path, ByteTokenizer(size=70000), dtype='uint16')
-
-
 def test_index_past_the_end_is_an_error(tmp_path):
   _write(tmp_path)
   opened = shards.open_shards(tmp_path, 'train', TOKENIZER.fingerprint)
@@ -84,7 +79,7 @@ def test_wrong_tokenizer_missing_shard_and_other_version_are_named(tmp_path, mon
   (tmp_path / 'train-00001.tokens').unlink()
   with pytest.raises(InputError, match='train-00001.tokens is missing'):
     shards.open_shards(tmp_path, 'train', TOKENIZER.fingerprint)
-  with pytest.raises(InputError, match='test-00000.tokens is missing'):
+  with pytest.raises(InputError, match='lists no test shards'):
     shards.open_shards(tmp_path, 'test', TOKENIZER.fingerprint)
   monkeypatch.setattr(shards, '_VERSION', 2)
   _write(tmp_path, shard_tokens=5000)
