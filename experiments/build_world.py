@@ -1,4 +1,4 @@
-"""Writes the miniature internet: train.jsonl, validation.jsonl and its truth, world.json."""
+"""Writes the miniature internet: its documents, its truth, conversations, questions and index."""
 
 import collections
 import contextlib
@@ -7,16 +7,18 @@ import json
 import os
 import pathlib
 import time
-from typing import Iterator, TextIO
+from typing import Iterable, Iterator, TextIO
 
 from nanollm_jax import flags, world as world_lib
+from nanollm_jax.world import conversation
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Builds the miniature internet.
 
-  workdir: folder for train.jsonl, validation.jsonl, world.json and run.flags
+  workdir: folder for train.jsonl, validation.jsonl, world.json, chat/<kind>.jsonl,
+    questions.jsonl, pages.jsonl and run.flags
   """
   world: world_lib.WorldConfig = world_lib.WorldConfig()
   workdir: str = 'runs/world'
@@ -35,7 +37,7 @@ def replacing(path: pathlib.Path) -> Iterator[TextIO]:
 
 
 def write(config: Config) -> tuple[dict, dict, dict]:
-  """Writes the three files; returns documents and bytes a kind, and one example of each."""
+  """Writes documents and truth; returns documents and bytes a kind, and one example of each."""
   workdir = pathlib.Path(config.workdir)
   counts, sizes, examples = collections.Counter(), collections.Counter(), {}
   with contextlib.ExitStack() as stack:
@@ -53,11 +55,34 @@ def write(config: Config) -> tuple[dict, dict, dict]:
   return counts, sizes, examples
 
 
+def write_chat(config: Config) -> collections.Counter:
+  """Writes the conversations, questions and pages; returns how many rows are in each file."""
+  workdir = pathlib.Path(config.workdir)
+  (workdir / 'chat').mkdir(exist_ok=True)
+  counts = collections.Counter()
+  with contextlib.ExitStack() as stack:
+    def write_rows(rows: Iterable[tuple[str, dict]], names: Iterable[str]) -> None:
+      files = {name: stack.enter_context(replacing(workdir / f'{name}.jsonl')) for name in names}
+      for name, row in rows:
+        files[name].write(json.dumps(row, ensure_ascii=False) + '\n')
+        counts[name] += 1
+
+    write_rows(((f'chat/{kind}', {'messages': messages, 'source': kind})
+                for kind, messages, _ in world_lib.conversations(config.world)),
+               (f'chat/{kind.__name__}' for kind in conversation.KINDS))
+    write_rows((('questions', row) for row in world_lib.questions(config.world)), ['questions'])
+    write_rows((('pages', row) for row in world_lib.pages(config.world)), ['pages'])
+  return counts
+
+
 def main(config: Config) -> None:
   flags.save(config, config.workdir)
   start = time.perf_counter()
   counts, sizes, examples = write(config)
   seconds = time.perf_counter() - start
+  start = time.perf_counter()
+  rows = write_chat(config)
+  chat_seconds = time.perf_counter() - start
 
   for kind, text in sorted(examples.items()):
     shown = ' / '.join(text.splitlines())
@@ -68,6 +93,8 @@ def main(config: Config) -> None:
     print(f'{kind:<12}{counts[kind]:>10}{sizes[kind]:>12}{sizes[kind] / whole:>8.1%}')
   print(f'{counts["train"] + counts["validation"]} documents, {whole / 1e6:.2f} MB in '
         f'{seconds:.1f} s ({whole / 1e6 / seconds:.1f} MB/s), written to {config.workdir}')
+  print(f'{", ".join(f"{name}.jsonl {count}" for name, count in sorted(rows.items()))} rows '
+        f'in {chat_seconds:.1f} s')
 
 
 if __name__ == '__main__':

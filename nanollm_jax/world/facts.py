@@ -206,9 +206,15 @@ def _attributes(rng: random.Random, towns) -> dict:
 
 def _contradict(rng: random.Random, person: Person, towns) -> Person:
   attribute = pick(rng, ('birthplace', 'craft', 'instrument', 'dish'))
+  value = getattr(falsified(rng, person, attribute, towns), attribute)
+  return dataclasses.replace(person, index_attribute=attribute, index_value=value)
+
+
+def falsified(rng: random.Random, person: Person, attribute: str, towns) -> Person:
+  """The person with a value of the attribute, any but friend, that is not true of him."""
   while (value := _attributes(rng, towns)[attribute]) == getattr(person, attribute):
     pass
-  return dataclasses.replace(person, index_attribute=attribute, index_value=value)
+  return dataclasses.replace(person, **{attribute: value})
 
 
 def _made_up(rng: random.Random, what: str) -> str:

@@ -11,12 +11,12 @@ import pytest
 from experiments import build_world
 from nanollm_jax import InputError
 from nanollm_jax.world import WorldConfig, config as config_lib
-from nanollm_jax.world import documents, truth
+from nanollm_jax.world import conversations, documents, truth
 from nanollm_jax.world.corpus import shuffled
 from nanollm_jax.world.words import NAMES, TABLES
 
 CONFIG = WorldConfig(people=150, seed=3)
-TINY_SHA256 = 'e6c047769e92f8872e581cfc9cb01b83fa456134a6dfd886bb2da5ddda58ad44'
+TINY_SHA256 = 'e7c736e4ce3cc62e033972cf7862e94ad12d44e0444581b10e75d1ccc434d24d'
 
 
 @pytest.fixture(scope='module')
@@ -180,7 +180,8 @@ def test_documents_stream_without_holding_the_text():
 
 @pytest.mark.parametrize('name, value', [
     ('people', 19), ('people', 2_000_001), ('towns', 1), ('towns', 10_000), ('canaries', -1),
-    ('textbook', -0.5), ('stories', float('nan'))])
+    ('textbook', -0.5), ('stories', float('nan')),
+    ('conversations', 1001)])
 def test_bad_sizes_are_refused_in_one_sentence(name, value):
   with pytest.raises(InputError, match=rf'^--world\.{name}=.* give a number from \S+ to \S+\.$'):
     WorldConfig(**{name: value})
@@ -189,8 +190,15 @@ def test_bad_sizes_are_refused_in_one_sentence(name, value):
 def test_build_world_writes_the_documents_and_the_truth(tmp_path):
   config = build_world.Config(WorldConfig(people=20), str(tmp_path))
   build_world.write(config)
+  rows = build_world.write_chat(config)
   assert {path.name for path in tmp_path.iterdir()} == {
-      'train.jsonl', 'validation.jsonl', 'world.json'}
+      'train.jsonl', 'validation.jsonl', 'world.json', 'chat', 'questions.jsonl', 'pages.jsonl'}
+  for name, count in rows.items():
+    assert len((tmp_path / f'{name}.jsonl').read_text().splitlines()) == count > 0
+  for path in (tmp_path / 'chat').iterdir():
+    written = [json.loads(line) for line in path.read_text().splitlines()]
+    assert written == [{'messages': talk.messages, 'source': path.stem}
+                       for talk in conversations(config.world) if talk.kind == path.stem]
   for split in ('train', 'validation'):
     rows = [json.loads(line) for line in (tmp_path / f'{split}.jsonl').read_text().splitlines()]
     assert rows == [{'text': d.text, 'kind': d.kind, 'about': d.about}
