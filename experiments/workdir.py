@@ -17,6 +17,7 @@ from nanollm_jax.text.tokenizer import Tokenizer
 MAY_CHANGE = ('workdir', 'init_from', 'tokenizer', 'prompts', 'data.workers', 'fit.steps',
               'fit.log_every', 'fit.eval_', 'fit.sample_every', 'fit.save_every', 'fit.keep',
               'fit.patience', 'model.remat', 'mesh.', 'sample.')
+FREE = ('context', 'dtype', 'remat')  # of a model: what may differ from the run that it comes from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +35,7 @@ class Opened(NamedTuple):
 
 def open_model(workdir: str, mesh: Any = None, step: int | None = None) -> Opened:
   """Opens the newest (or given) checkpoint of a workdir, on one device or sharded over a mesh."""
-  folder = pathlib.Path(workdir)
-  if not (folder / 'run.flags').exists():
-    raise InputError(f'--init_from={workdir} is not a workdir (it has no run.flags): give the '
-                     '--workdir of a finished run, such as runs/pretrain.')
-  config = flags.parse(_Stored(), (folder / 'run.flags').read_text()).model
+  config = model_of(workdir)
   shapes = jax.eval_shape(lambda key: transformer.init(config, key), jax.random.key(0))
   if mesh is None:
     place = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), shapes)
@@ -46,6 +43,30 @@ def open_model(workdir: str, mesh: Any = None, step: int | None = None) -> Opene
     place = mesh_lib.tree_sharding(mesh, transformer.logical_axes(config))
   params = checkpoint.load_params(workdir, with_sharding(shapes, place), step)
   return Opened(config, params, known.from_name_or_file(workdir))
+
+
+def model_of(workdir: str) -> ModelConfig:
+  """The resolved model that a workdir holds."""
+  stored = pathlib.Path(workdir) / 'run.flags'
+  if not stored.exists():
+    raise InputError(f'--init_from={workdir} is not a workdir (it has no run.flags): give the '
+                     '--workdir of a finished run, such as runs/pretrain.')
+  return flags.parse(_Stored(), stored.read_text()).model
+
+
+def model_from(init_from: str, given: ModelConfig) -> ModelConfig:
+  """The model of --init_from with those of the FREE fields that are given here.
+
+  Raises InputError where another field is given and differs: its shape cannot be changed.
+  """
+  model = model_of(init_from)
+  changed = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)
+             if getattr(given, field.name) not in (field.default, getattr(model, field.name))}
+  fixed = set(changed) - set(FREE) | ({'context'} if model.positions == 'learned' else set())
+  if wrong := sorted(fixed & set(changed)):
+    raise InputError(f'--model.{wrong[0]}={changed[wrong[0]]} differs from the model in '
+                     f'--init_from={init_from}: leave the flag out.')
+  return dataclasses.replace(model, **changed)
 
 
 def with_sharding(shapes: Any, shardings: Any) -> Any:

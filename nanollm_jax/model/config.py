@@ -31,7 +31,7 @@ class ModelConfig:
   head_size: size of a head H; unset means 64, or width / heads where heads is given.
   mlp: hidden size F of the MLP; unset means 4 x width, or 8/3 x width for gated ones.
   vocabulary: rows V of the embedding; unset means the tokenizer's size.
-  context: the longest sequence T that the model is trained on.
+  context: the longest sequence T that the model is trained on; unset means 256.
   norm: rms or layer.
   positions: rope (half layout, as in Hugging Face) or learned.
   activation: swiglu (gated), gelu (tanh form) or relu2 (squared ReLU).
@@ -54,7 +54,7 @@ class ModelConfig:
   head_size: int | None = None
   mlp: int | None = None
   vocabulary: int | None = None
-  context: int = 256
+  context: int | None = None
   norm: Literal['rms', 'layer'] | None = None
   positions: Literal['rope', 'learned'] | None = None
   activation: Literal['swiglu', 'gelu', 'relu2'] | None = None
@@ -68,7 +68,8 @@ class ModelConfig:
   remat: Literal['none', 'dots', 'full'] = 'none'
 
   def __post_init__(self):
-    for name in ('depth', 'width', 'heads', 'key_heads', 'head_size', 'mlp', 'vocabulary', 'context'):
+    for name in ('depth', 'width', 'heads', 'key_heads', 'head_size', 'mlp', 'vocabulary',
+                 'context'):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise InputError(f'--model.{name}={value}: give a positive number.')
@@ -79,29 +80,28 @@ class ModelConfig:
 
   def resolve(self, vocabulary: int | None = None) -> 'ModelConfig':
     """Returns the config with every field set; `vocabulary` is the tokenizer's size."""
-    family = FAMILIES[self.family]
-    chosen = {name: value for name, value in family.items() if getattr(self, name) is None}
-    gated = (self.activation or family['activation']) == 'swiglu'
+    family = FAMILIES[self.family].items()
+    config = dataclasses.replace(
+        self, **{name: value for name, value in family if getattr(self, name) is None})
     width = self.width or 64 * self.depth
     head_size = self.head_size or (width // self.heads if self.heads else min(64, width))
     heads = self.heads or max(1, width // head_size)
     key_heads = self.key_heads or heads
+    gated = config.activation == 'swiglu'
     mlp = self.mlp or (-(-8 * width // 3 // 64) * 64 if gated else 4 * width)
     if self.head_size is None and self.width and heads * head_size != width:
-      raise InputError(f'--model.width={width} is not a multiple of {heads if self.heads else head_size}'
-                       ': set --model.heads or --model.head_size so that heads x head_size is '
-                       'what you mean.')
-    if (self.positions or family['positions']) == 'rope' and head_size % 2:
+      raise InputError(f'--model.width={width} is not a multiple of {self.heads or head_size}: set '
+                       '--model.heads or --model.head_size so that heads x head_size is what you '
+                       'mean.')
+    if config.positions == 'rope' and head_size % 2:
       raise InputError(f'--model.head_size={head_size} must be even: rotary positions turn pairs.')
     size = self.vocabulary or vocabulary
     if not size or (vocabulary and size < vocabulary):
       raise InputError(f'--model.vocabulary={size} is smaller than the tokenizer ({vocabulary} '
                        'entries): leave the flag out, or give at least that many.')
-    resolved = dataclasses.replace(
-        self, width=width, heads=heads, key_heads=key_heads, head_size=head_size, mlp=mlp,
-        vocabulary=size, **chosen)
-    resolved.__post_init__()
-    return resolved
+    return dataclasses.replace(
+        config, width=width, heads=heads, key_heads=key_heads, head_size=head_size, mlp=mlp,
+        vocabulary=size, context=self.context or 256)
 
   def exportable_as(self) -> tuple[str | None, list[str]]:
     """The format that holds this architecture unchanged, or None and the fields in its way."""
@@ -135,12 +135,11 @@ def flops_per_token(config: ModelConfig, length: int | None = None) -> int:
   return 6 * matmul_parameters(config) + attention
 
 
-def flops_formula(config: ModelConfig, length: int | None = None) -> str:
+def flops_formula(config: ModelConfig) -> str:
   """The FLOP count a token spelled out, for logs and benchmark tables."""
-  length = length or config.context
   return (f'6 x {matmul_parameters(config):,} matmul parameters + 12 x {config.depth} layers x '
-          f'{config.heads * config.head_size} x {length} positions = '
-          f'{flops_per_token(config, length):,} FLOPs a token')
+          f'{config.heads * config.head_size} x {config.context} positions = '
+          f'{flops_per_token(config):,} FLOPs a token')
 
 
 def sharded_sizes(config: ModelConfig) -> dict[str, tuple[str, int]]:

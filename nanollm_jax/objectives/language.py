@@ -26,10 +26,12 @@ def next_token_targets(batch: Batch) -> tuple[jax.Array, jax.Array]:
   return shift(tokens_BT), weights_BT.astype(jnp.float32)
 
 
-def next_token(apply: Apply, byte_lengths_V: jax.Array) -> Callable[..., Terms]:
+def next_token(apply: Apply, byte_lengths_V: jax.Array,
+               end: int | None = None) -> Callable[..., Terms]:
   """Minus the log-probability of each next token, in nats; also in bits per byte.
 
   Bits per byte leaves out targets without bytes (special tokens), above and below the line.
+  With `end` also the mean probability of that token where it is the target: does a turn end?
   """
   def objective(params: Any, batch: Batch, key: jax.Array | None = None) -> Terms:
     targets_BT, weights_BT = next_token_targets(batch)
@@ -39,6 +41,9 @@ def next_token(apply: Apply, byte_lengths_V: jax.Array) -> Callable[..., Terms]:
     bytes_BT = weights_BT * byte_lengths_V[targets_BT]
     bits = -jnp.sum(weights_BT * logprob_BT * (bytes_BT > 0)) / jnp.log(2.0)
     metrics = {'loss': (loss, weight), 'bits_per_byte': (bits, jnp.sum(bytes_BT))}
+    if end is not None:
+      ends_BT = weights_BT * (targets_BT == end)
+      metrics['end_probability'] = (jnp.sum(ends_BT * jnp.exp(logprob_BT)), jnp.sum(ends_BT))
     return Terms(loss, weight, metrics)
   return objective
 

@@ -1,0 +1,85 @@
+"""An arm of a claim: a model finetuned on some conversations, and answers asked of it.
+
+Arms of one claim share base, seed, steps and batch; only their conversations differ.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from typing import Any, Iterable, Sequence
+
+from experiments import sft, workdir
+from nanollm_jax.data.conversations import ChatDataConfig
+from nanollm_jax.eval import generative
+from nanollm_jax.model.config import ModelConfig
+from nanollm_jax.sample.engine import Engine, Sampling
+from nanollm_jax.tasks import Task
+from nanollm_jax.text import bpe, chat as chat_lib
+from nanollm_jax.train.loop import FitConfig
+
+
+def train(folder: str | pathlib.Path, conversations: Sequence[list[dict]], *, steps: int,
+          init_from: str = '', tokenizer: str = 'runs/tokenizer', model: ModelConfig = ModelConfig(),
+          learning_rate: float = 1e-3, batch_size: int = 16, seed: int = 0) -> workdir.Opened:
+  """Finetunes a model (a fresh one without init_from); an arm that is there is only opened.
+
+  What the run prints goes to log.txt in the folder, its numbers to metrics.jsonl.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  rows = folder / 'conversations.jsonl'
+  rows.write_text(''.join(json.dumps({'messages': messages}) + '\n' for messages in conversations))
+  config = sft.Config(
+      workdir=str(folder), init_from=init_from, tokenizer=tokenizer, prompts=(), model=model,
+      data=ChatDataConfig((str(rows),), validation_fraction=0.0),
+      optim=dataclasses.replace(sft.Config().optim, learning_rate=learning_rate),
+      fit=FitConfig(steps=steps, batch_size=batch_size, eval_every=0, sample_every=0,
+                    save_every=0, seed=seed))
+  print(f'arm       {folder.name}: {len(conversations):,} conversations, {steps} steps', flush=True)
+  with open(folder / 'log.txt', 'a') as log, contextlib.redirect_stdout(log):
+    sft.main(config)
+  return workdir.open_model(str(folder))
+
+
+def taught(task: Task, count: int) -> list[list[dict]]:
+  """The first training examples of a task as conversations, each asked and solved."""
+  examples = (task.example(index, 'train') for index in range(count))
+  return [[{'role': 'user', 'content': example.question},
+           {'role': 'assistant', 'content': task.solve(example)}] for example in examples]
+
+
+def vocabulary(folder: str | pathlib.Path, conversations: Iterable[list[dict]], size: int) -> str:
+  """A tokenizer of the arms' own, trained on some conversations; the folder that holds it."""
+  texts = [f"{message['role']} {part['text']}" for messages in conversations
+           for message in messages for part in (
+               message['content'] if isinstance(message['content'], list) else
+               [{'text': message['content']}])]
+  bpe.train(texts, bpe.Config(vocabulary=size)).save(pathlib.Path(folder) / 'tokenizer.json')
+  return str(folder)
+
+
+class Answers:
+  """Asks models of one shape; compiled once for all arms of a claim."""
+
+  def __init__(self, opened: workdir.Opened, slots: int = 32):
+    self.chat = chat_lib.Chat(opened.tokenizer)
+    self._engine = Engine(opened.model, [self.chat.end_of_turn, opened.tokenizer.end], slots=slots)
+
+  def ask(self, params: Any, conversations: Sequence[list[dict]], *, tools: dict | None = None,
+          sampling: Sampling = Sampling(max_tokens=120, temperature=0.0)) -> list[Any]:
+    """The engine's completions of conversations that end with the user."""
+    calls = chat_lib.bind(self.chat, tools) if tools else ()
+    prompts = [self.chat.prompt(messages) for messages in conversations]
+    return self._engine.generate(params, prompts, sampling, calls)
+
+  def texts(self, params: Any, conversations: Sequence[list[dict]], **options: Any) -> list[str]:
+    """What a user sees of the completions."""
+    return [self.chat.visible(made.ids) for made in self.ask(params, conversations, **options)]
+
+  def graded(self, params: Any, task: Task, trials: int, *, tools: dict | None = None,
+             sampling: Sampling = Sampling(max_tokens=120, temperature=0.0)) -> list[dict]:
+    """The first test examples of a task, answered: a row each, as of `generative.evaluate`."""
+    calls = chat_lib.bind(self.chat, tools) if tools else ()
+    return generative.evaluate(task, self._engine, params, self.chat, examples=trials,
+                               sampling=sampling, calls=calls)[1]

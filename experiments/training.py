@@ -1,0 +1,128 @@
+"""A training run: what every stage shares, whatever its batches are and whatever it minimises."""
+
+import dataclasses
+import functools
+from typing import Any, Callable, Iterable
+
+import jax
+
+from experiments import workdir
+from nanollm_jax import InputError, checkpoint, mesh as mesh_lib, metrics, report
+from nanollm_jax.data import pipeline
+from nanollm_jax.eval import bits_per_byte
+from nanollm_jax.model import config as model_lib, transformer
+from nanollm_jax.train import loop, optim, state as state_lib, step as step_lib
+
+
+class Run:
+  """A run in its workdir; a run that is there goes on.
+
+  config: a stage's resolved config: workdir, init_from, model, optim, fit and mesh.
+  apply: the model, (params, tokens, positions, segment_ids) -> Output.
+  log: takes numbers and texts, from `start` on.
+  """
+
+  def __init__(self, stage: str, config: Any, tokenizer: Any):
+    fit = config.fit
+    self.stage, self.config = stage, config
+    self.mesh = mesh_lib.make(config.mesh)
+    mesh_lib.check(self.mesh, fit.batch_size, fit.microbatches,
+                   model_lib.sharded_sizes(config.model))
+    self.parameters = transformer.count(config.model)
+    workdir.begin(config, tokenizer, dict(stage=stage, parameters=self.parameters,
+                                          mesh=dict(self.mesh.shape)))
+    self.checkpoints = checkpoint.Checkpoints(config.workdir, fit.keep)
+    model = transformer.Transformer(config.model)
+    self.apply = lambda params, *args, **kwargs: model.apply({'params': params}, *args, **kwargs)
+    self.put = functools.partial(mesh_lib.put, self.mesh)
+    self._optimizer = optim.make(config.optim, config.optim.learning_rate, fit.steps)
+
+  def batches(self, source: Any, **changes: Any) -> Any:
+    """Packed batches of our process's slice of a source; see `pipeline.batches`."""
+    fit = self.config.fit
+    return pipeline.batches(source, **dict(
+        batch_size=fit.batch_size // jax.process_count(), length=self.config.model.context,
+        seed=fit.seed, process_index=jax.process_index(), process_count=jax.process_count(),
+    ) | changes)
+
+  def start(self, batches: Any, prepare: Callable[[Any], Any] = lambda params: params) -> None:
+    """Makes the state: from our newest checkpoint, else --init_from prepared, else fresh."""
+    config = self.config
+    with mesh_lib.use(self.mesh):
+      self._state, self._shardings = _fresh(config, self.mesh, self._optimizer)
+      if self.checkpoints.latest() is not None:
+        target = workdir.with_sharding(self._state, self._shardings)
+        self._state, position = self.checkpoints.restore(target)
+        if position is not None:
+          batches.set_state(position)
+      elif config.init_from:
+        self._state = self._state._replace(params=prepare(_loaded(config, self.mesh)))
+    tokens = config.fit.batch_size * config.model.context
+    self.log = metrics.Log(
+        config.workdir, from_step=int(self._state.step), steps=config.fit.steps,
+        tokens_per_step=tokens, flops_per_step=tokens * model_lib.flops_per_token(config.model))
+    self._introduce()
+
+  def _introduce(self) -> None:
+    """Says what is about to happen, with the formulas behind the numbers."""
+    model, fit, step = self.config.model, self.config.fit, int(self._state.step)
+    name, in_the_way = model.exportable_as()
+    tokens = fit.steps * fit.batch_size * model.context
+    say = self.log.say
+    say(f'{model.family} {model.depth} layers x {model.width}: {self.parameters:,} parameters; '
+        + (f'exports as {name}' if name else f'not exportable ({", ".join(in_the_way)})'))
+    say(model_lib.flops_formula(model))
+    say(f'{fit.steps:,} steps x {fit.batch_size} rows x {model.context} = {tokens:,} tokens '
+        f'({tokens / self.parameters:.1f} a parameter), peak learning rate '
+        f'{self.config.optim.learning_rate:g}')
+    say(f'mesh {dict(self.mesh.shape)} on {jax.devices()[0].device_kind}'
+        + (f'; goes on from step {step}' if step else ''))
+
+  def validation(self, objective: Any, source: Any, name: str = 'validation') -> loop.Hook:
+    """A hook that measures every metric of an objective on held-out rows."""
+    fit, measure = self.config.fit, jax.jit(objective)
+    def call(_, state):
+      batches = map(self.put, self.batches(source, seed=0, epochs=1, shuffle=False))
+      found = bits_per_byte.evaluate(measure, state.params, batches, fit.eval_batches)
+      return {f'{name}/{metric}': value for metric, value in found.items()}
+    return loop.Hook(fit.eval_every, call)
+
+  def fit(self, objective: Any, batches: Any, hooks: Iterable[loop.Hook]) -> Any:
+    """Trains to the last step and writes the report, whatever happens; returns the state."""
+    config = self.config
+    step = jax.jit(
+        functools.partial(step_lib.train_step, objective=objective, optimizer=self._optimizer,
+                          microbatches=config.fit.microbatches),
+        donate_argnums=0, out_shardings=(self._shardings, None))
+    try:
+      with mesh_lib.use(self.mesh):
+        return loop.fit(self._state, step, batches, config=config.fit, put=self.put, log=self.log,
+                        checkpoints=self.checkpoints, hooks=hooks)
+    finally:
+      self.log.close()
+      batches.close()
+      self.checkpoints.close()
+      if jax.process_index() == 0:
+        self.log.say(f'wrote {report.write(config.workdir, f"{self.stage}: {config.workdir}")}')
+
+
+def _fresh(config: Any, mesh: Any, optimizer: Any) -> tuple[Any, Any]:
+  """The first state, born sharded, and its shardings."""
+  param_shardings = mesh_lib.tree_sharding(mesh, transformer.logical_axes(config.model))
+  def build(key):
+    params_key, key = jax.random.split(key)
+    return state_lib.create(transformer.init(config.model, params_key), optimizer, key)
+  key = jax.random.key(config.fit.seed)
+  shardings = mesh_lib.like_params(jax.eval_shape(build, key), param_shardings, mesh)
+  return mesh_lib.born(mesh, build, shardings, key), shardings
+
+
+def _loaded(config: Any, mesh: Any) -> Any:
+  """The parameters of --init_from, which must have our shape."""
+  opened = workdir.open_model(config.init_from, mesh)
+  free = {name: getattr(opened.model, name) for name in workdir.FREE
+          if name != 'context' or opened.model.positions == 'rope'}
+  if opened.model != dataclasses.replace(config.model, **free):
+    raise InputError(f'--init_from={config.init_from} holds another model: give the --model '
+                     'flags of its run.flags.')
+  return opened.params
