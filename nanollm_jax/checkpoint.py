@@ -1,8 +1,9 @@
 """Checkpoints in a workdir: saved in the background, restored onto any mesh (orbax)."""
 
+import contextlib
 import json
 import pathlib
-from typing import Any
+from typing import Any, Iterator
 
 import jax
 import numpy as np
@@ -22,13 +23,9 @@ class Checkpoints:
   def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
     self.directory = pathlib.Path(workdir).absolute() / 'checkpoints'
     policy = ocp.training.preservation_policies.LatestN(keep)
-    try:
-      self.directory.mkdir(parents=True, exist_ok=True)
-      self._orbax = ocp.training.Checkpointer(
-          self.directory, preservation_policy=policy, cleanup_tmp_directories=True)
-    except OSError as error:
-      raise InputError(f'--workdir={workdir} cannot be written ({error.strerror}): give a folder '
-                       'that you may write to.') from error
+    self.directory.mkdir(parents=True, exist_ok=True)
+    self._orbax = ocp.training.Checkpointer(
+        self.directory, preservation_policy=policy, cleanup_tmp_directories=True)
 
   def latest(self) -> int | None:
     """The newest whole step, or None."""
@@ -36,24 +33,25 @@ class Checkpoints:
     return None if newest is None else newest.step
 
   def save(self, step: int, state: Any, data: Any = None) -> None:
-    """Begins to save a tree of arrays and the data source's JSON-able state; returns before it is written.
+    """Begins to save a tree of arrays and the data source's JSON-able state.
 
     The arrays are copied first, so the caller may donate them. A failure of the save before is
     raised here, or by `close`, as one sentence.
     """
-    with _SaveErrors(self.directory):
+    with _save_errors(self.directory):
       self._orbax.wait()
       self._orbax.save_checkpointables_async(
-          step, dict(state=state, data=dict(processes=_gather(json.dumps(data)))), force=True, overwrite=True)
+          step, dict(state=state, data=dict(processes=_gather(json.dumps(data)))), force=True,
+          overwrite=True)
 
   def wait(self) -> None:
     """Returns when everything begun is on disk."""
-    with _SaveErrors(self.directory):
+    with _save_errors(self.directory):
       self._orbax.wait()
 
   def close(self) -> None:
     """Waits, then lets go of the folder."""
-    with _SaveErrors(self.directory):
+    with _save_errors(self.directory):
       self._orbax.close()
 
   def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, Any]:
@@ -94,35 +92,28 @@ def load_params(workdir: str | pathlib.Path, abstract_params: Any, step: int | N
                        'its run.flags says which model it holds.') from error
 
 
-class _SaveErrors:
-  """Turns a failed write into one sentence; what was saved before is untouched."""
-
-  def __init__(self, directory: pathlib.Path):
-    self.directory = directory
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace):
-    text = str(error)
-    if isinstance(error, (OSError, ValueError, RuntimeError)) and (
-        'No space left' in text or 'RESOURCE_EXHAUSTED' in text or 'Disk quota' in text):
-      raise InputError(f'the disk is full, the checkpoint in {self.directory} could not be '
-                       'written: free some space and start the same command again; it goes on '
-                       'from the newest whole checkpoint.') from error
+@contextlib.contextmanager
+def _save_errors(directory: pathlib.Path) -> Iterator[None]:
+  """Turns a full disk into one sentence; what was saved before is untouched."""
+  try:
+    yield
+  except (OSError, ValueError, RuntimeError) as error:
+    if not any(words in str(error) for words in ('No space left', 'RESOURCE_EXHAUSTED',
+                                                 'Disk quota')):
+      raise
+    raise InputError(f'the disk is full, the checkpoint in {directory} could not be written: '
+                     'free some space and start the same command again; it goes on from the '
+                     'newest whole checkpoint.') from error
 
 
 def _gather(text: str) -> list[str]:
-  """Every process's text, in the order of processes."""
+  """Every process's JSON text, in the order of processes."""
   if jax.process_count() == 1:
     return [text]
-  data = np.frombuffer(text.encode(), np.uint8)
-  sizes = multihost_utils.process_allgather(np.array(len(data)))
-  padded = np.zeros(int(sizes.max()), np.uint8)
-  padded[:len(data)] = data
-  rows = multihost_utils.process_allgather(padded)
-  return [bytes(row[:size]).decode() for row, size in zip(rows, sizes)]
+  longest = int(multihost_utils.process_allgather(np.array(len(text))).max())
+  padded = np.frombuffer(text.ljust(longest).encode('ascii'), np.uint8)
+  return [bytes(row).decode() for row in multihost_utils.process_allgather(padded)]
 
 
 def _first_line(error: BaseException) -> str:
-  return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -5,15 +5,12 @@ A config is a frozen dataclass; a field that is itself a dataclass becomes a dot
 explains its fields in lines `name: help`, and these lines are the flags' help.
 """
 
-import csv
 import dataclasses
 import errno
 import inspect
-import io
 import pathlib
 import re
 import sys
-import types
 import typing
 from typing import Any, Callable, Iterator, Sequence
 
@@ -37,21 +34,9 @@ def leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]
 
 
 def field_help(config_class: type) -> dict[str, str]:
-  """Reads the lines `name: help` of a docstring; deeper-indented lines continue the help."""
-  found: dict[str, str] = {}
-  names = {field.name for field in dataclasses.fields(config_class)}
-  current, indent = '', 0
-  for line in inspect.cleandoc(config_class.__doc__ or '').splitlines():
-    match = re.match(r'(\s*)(\w+): (.*)', line)
-    depth = len(line) - len(line.lstrip())
-    if match and match[2] in names:
-      current, indent = match[2], depth
-      found[current] = match[3].strip()
-    elif current and line.strip() and depth > indent:
-      found[current] += ' ' + line.strip()
-    else:
-      current = ''
-  return found
+  """Reads the lines `name: help` of a docstring; indented lines continue the help."""
+  found = re.findall(r'^(\w+): (.+(?:\n +.+)*)', inspect.getdoc(config_class) or '', re.MULTILINE)
+  return {name: ' '.join(text.split()) for name, text in found}
 
 
 def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
@@ -63,7 +48,7 @@ def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -
   """
   names = []
   for name, hint, value, help_text in leaves(config):
-    _define_one(name, _without_none(hint), value, help_text, flag_values)
+    _define_one(name, hint, value, help_text, flag_values)
     names.append(name)
 
   def validate(values: dict[str, Any]) -> bool:
@@ -77,14 +62,10 @@ def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -
     absl_flags.register_multi_flags_validator(names, validate, flag_values=flag_values)
 
 
-def _without_none(hint: Any) -> Any:
-  if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-    (hint,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-  return hint
-
-
 def _define_one(name: str, hint: Any, value: Any, help_text: str, flag_values: Any) -> None:
   options = {'flag_values': flag_values, 'module_name': sys.argv[0]}
+  if type(None) in typing.get_args(hint):  # of `int | None`
+    hint = typing.get_args(hint)[0]
   if typing.get_origin(hint) is typing.Literal:
     absl_flags.DEFINE_enum(name, value, list(typing.get_args(hint)), help_text, **options)
   elif typing.get_origin(hint) is tuple:
@@ -119,28 +100,17 @@ def parse(config: Any, text: str) -> Any:
   """
   flag_values = absl_flags.FlagValues()
   define(config, flag_values)
-  known = set(flag_values)
   lines = [line.strip() for line in text.splitlines()]
-  names = [re.match(r'--(?:no)?([\w.]+)', line) for line in lines]
-  kept = [line for line, name in zip(lines, names)
-          if name and (name[1] in known or line[2:].split('=')[0] in known)]
-  flag_values(['parse', *kept])
+  flag_values(['parse', *(line for line in lines if line.startswith('--'))], known_only=True)
   return read(config, flag_values)
 
 
 def to_text(config: Any) -> str:
   """Renders a config as a flagfile: one `--name=value` a line; None is left out."""
-  lines = []
-  for name, _, value, _ in leaves(config):
-    if isinstance(value, bool):
-      lines.append(f'--{name}' if value else f'--no{name}')
-    elif isinstance(value, tuple):
-      row = io.StringIO()
-      csv.writer(row, lineterminator='').writerow(value)
-      lines.append(f'--{name}={row.getvalue()}')
-    elif value is not None:
-      lines.append(f'--{name}={value}')
-  return '\n'.join(lines) + '\n'
+  flag_values = absl_flags.FlagValues()
+  define(config, flag_values)
+  lines = [flag_values[name].serialize() for name, *_ in leaves(config)]
+  return '\n'.join(filter(None, lines)) + '\n'
 
 
 def save(config: Any, workdir: str | pathlib.Path) -> None:
@@ -157,13 +127,13 @@ def save(config: Any, workdir: str | pathlib.Path) -> None:
                      'give a folder that you may write to.') from error
 
 
-def run(main: Callable[..., None], config: Any) -> None:
-  """Parses the command line into `config` (a class or an instance) and calls main.
+def run(main: Callable[..., None], config_class: type) -> None:
+  """Parses the command line into a config and calls main.
 
   `main(config)` runs, or `main(config, words)` with the positional words if it takes two.
   An InputError, a full disk or Ctrl-C ends in one sentence and a non-zero exit code.
   """
-  config = config() if isinstance(config, type) else config
+  config = config_class()
   takes_words = len(inspect.signature(main).parameters) > 1
   define(config)
   if 'jax' in sys.modules:  # JAX's own flags, e.g. --jax_platforms=cpu, may stand in flagfiles

@@ -49,11 +49,10 @@ def make(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
   inner = config.fsdp * config.tensor
   data = config.data or max(1, len(devices) // inner)
   if data * inner != len(devices):
-    fitting = [n for n in range(1, len(devices) + 1) if len(devices) % n == 0]
     raise InputError(
         f'--mesh.data={config.data} --mesh.fsdp={config.fsdp} --mesh.tensor={config.tensor} need '
         f'{data * inner} devices, but there are {len(devices)}: choose axes whose product is '
-        f'{len(devices)} (each one of {fitting}), or leave --mesh.data=0.')
+        f'{len(devices)} (each one of {_divisors(len(devices))}), or leave --mesh.data=0.')
   return jax.make_mesh((data, config.fsdp, config.tensor), ('data', 'fsdp', 'tensor'),
                        axis_types=(AxisType.Auto,) * 3, devices=devices)
 
@@ -82,15 +81,13 @@ def like_params(tree: Any, param_shardings: Any, mesh: Mesh) -> Any:
   A leaf whose path ends in a parameter's path has that parameter's sharding; all else is
   replicated.
   """
-  names = lambda path: tuple(str(getattr(key, 'key', getattr(key, 'name', key))) for key in path)
-  known = {names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(param_shardings)}
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  known = {name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(param_shardings)}
 
   def choose(path, leaf):
-    path = names(path)
-    for start in range(len(path)):
-      if path[start:] in known and leaf.ndim == len(known[path[start:]].spec):
-        return known[path[start:]]
-    return NamedSharding(mesh, PartitionSpec())
+    ends = (known.get(name(path[start:])) for start in range(len(path)))
+    return next((end for end in ends if end and len(end.spec) == leaf.ndim),
+                NamedSharding(mesh, PartitionSpec()))
 
   return jax.tree_util.tree_map_with_path(choose, tree)
 
@@ -107,15 +104,9 @@ def put(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   return {name: rows(np.asarray(value)) for name, value in batch.items()}
 
 
-def check(mesh: Mesh, batch_size: int, microbatches: int, sizes: dict[str, tuple[str, int]]) -> None:
-  """Refuses what does not divide, and says what would.
-
-  Args:
-    mesh: the mesh.
-    batch_size: rows of the global batch.
-    microbatches: parts that a step adds up.
-    sizes: flag name -> (mesh axis, size), e.g. {'model.key_heads': ('tensor', 4)}.
-  """
+def check(mesh: Mesh, batch_size: int, microbatches: int,
+          sizes: dict[str, tuple[str, int]]) -> None:
+  """Refuses what does not divide, and says what would; `sizes` is flag: (mesh axis, size)."""
   rows = mesh.shape['data'] * mesh.shape['fsdp'] * microbatches
   if batch_size % rows:
     raise InputError(
@@ -124,6 +115,9 @@ def check(mesh: Mesh, batch_size: int, microbatches: int, sizes: dict[str, tuple
         f'{rows}, such as {-(-batch_size // rows) * rows}.')
   for flag, (axis, size) in sizes.items():
     if size % mesh.shape[axis]:
-      fitting = [n for n in range(1, size + 1) if size % n == 0]
       raise InputError(f'--{flag}={size} does not divide over --mesh.{axis}={mesh.shape[axis]}: '
-                       f'choose --mesh.{axis} among {fitting}, or another --{flag}.')
+                       f'choose --mesh.{axis} among {_divisors(size)}, or another --{flag}.')
+
+
+def _divisors(size: int) -> list[int]:
+  return [n for n in range(1, size + 1) if size % n == 0]

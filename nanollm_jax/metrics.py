@@ -1,11 +1,13 @@
 """What a run writes and shows while it goes: numbers, texts, speed, a progress line."""
 
+import contextlib
+import importlib.metadata
 import json
 import os
 import pathlib
 import sys
 import time
-from typing import Any
+from typing import Any, Iterator, TextIO
 
 import jax
 from rich.console import Console
@@ -29,51 +31,46 @@ def peak_flops(device: jax.Device | None = None) -> float | None:
 
 def environment() -> dict[str, Any]:
   """Versions and devices of this run, for its report."""
-  import flax
-  import numpy
-  import optax
-  import orbax.checkpoint
   devices = jax.devices()
+  versions = {name: importlib.metadata.version(name)
+              for name in ('jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')}
   return dict(
-      python=sys.version.split()[0], jax=jax.__version__, flax=flax.__version__,
-      optax=optax.__version__, orbax=orbax.checkpoint.__version__, numpy=numpy.__version__,
-      platform=devices[0].platform, device=devices[0].device_kind, devices=len(devices),
-      processes=jax.process_count(), cores=len(os.sched_getaffinity(0))
-      if hasattr(os, 'sched_getaffinity') else os.cpu_count())
+      python=sys.version.split()[0], **versions, platform=devices[0].platform,
+      device=devices[0].device_kind, devices=len(devices), processes=jax.process_count(),
+      cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
 
 
-class Journal:
-  """A JSONL file of rows with a `step`, cut back on opening to the step a run goes on from.
+def journal(path: pathlib.Path, from_step: int) -> TextIO:
+  """Opens a JSONL file of rows with a `step`, cut back to the step that a run goes on from.
 
-  So a killed and resumed run leaves the rows that an uninterrupted one would have left.
+  So a killed and resumed run leaves the rows that an uninterrupted one would have left. Every
+  line that is written is flushed.
   """
-
-  def __init__(self, path: pathlib.Path, from_step: int):
-    rows = [row for row in read_rows(path) if row['step'] <= from_step]
-    aside = path.with_suffix('.part')
-    aside.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    aside.replace(path)
-    self._file = path.open('a')
-
-  def write(self, row: dict[str, Any]) -> None:
-    """Appends one row and flushes it."""
-    self._file.write(json.dumps(row) + '\n')
-    self._file.flush()
-
-  def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
+  aside = path.with_suffix('.part')
+  aside.write_text(''.join(
+      json.dumps(row) + '\n' for row in read_rows(path) if row['step'] <= from_step))
+  aside.replace(path)
+  return path.open('a', buffering=1)
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The whole rows of a JSONL file; a last line that a kill cut short is left out."""
+  """The rows of a JSONL file that have a step; a line that a kill cut short is left out."""
   rows = []
-  for line in path.read_text().splitlines() if path.exists() else []:
+  for line in path.read_bytes().splitlines() if path.exists() else []:
     try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
+      row = json.loads(line)
+      if type(row['step']) is int:
+        rows.append(row)
+    except (ValueError, TypeError, LookupError, RecursionError):
       continue
   return rows
+
+
+def show(value: Any) -> str:
+  """A number for people: four digits, or all of a whole one, thousands parted."""
+  if isinstance(value, float):
+    return f'{value:,.0f}' if 1000 <= abs(value) < 1e15 else f'{value:.4g}'
+  return '–' if value is None else f'{value:,}' if type(value) is int else str(value)
 
 
 class Log:
@@ -94,8 +91,8 @@ class Log:
     if not self._writes:
       return
     workdir = pathlib.Path(workdir)
-    self._metrics = Journal(workdir / 'metrics.jsonl', from_step)
-    self._samples = Journal(workdir / 'samples.jsonl', from_step)
+    self._metrics = journal(workdir / 'metrics.jsonl', from_step)
+    self._samples = journal(workdir / 'samples.jsonl', from_step)
     self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=from_step + 1)
     self._console = Console(highlight=False)
     self._progress = Progress(
@@ -106,9 +103,12 @@ class Log:
     self._task = self._progress.add_task('training', total=steps, completed=from_step, numbers='')
     self._progress.start()
 
-  def aside(self) -> '_Aside':
+  @contextlib.contextmanager
+  def aside(self) -> Iterator[None]:
     """A context whose time does not count as training time."""
-    return _Aside(self)
+    since = time.perf_counter()
+    yield
+    self._aside += time.perf_counter() - since
 
   def speed(self, step: int) -> dict[str, float]:
     """tokens/s (positions of the batch, padding among them), step time in s, MFU if known."""
@@ -125,10 +125,10 @@ class Log:
     """Writes one row of numbers everywhere."""
     if not self._writes:
       return
-    self._metrics.write({'step': step, **values})
+    self._metrics.write(json.dumps({'step': step, **values}) + '\n')
     for name, value in values.items():
       self._board.add_scalar(name, value, step)
-    line = '  '.join(f'{SHORT.get(name, name)} {_show(value)}' for name, value in values.items()
+    line = '  '.join(f'{SHORT.get(name, name)} {show(value)}' for name, value in values.items()
                      if name in SHORT or '/' in name)
     self._progress.update(self._task, completed=step, numbers=line)
     if not self._console.is_terminal or any('/' in name for name in values):
@@ -138,7 +138,7 @@ class Log:
     """Writes one sample, and prints it."""
     if not self._writes:
       return
-    self._samples.write(dict(step=step, name=name, prompt=prompt, text=text))
+    self._samples.write(json.dumps(dict(step=step, name=name, prompt=prompt, text=text)) + '\n')
     self._console.print(f'  [dim]{escape(prompt)}[/dim]{escape(text)}', soft_wrap=True)
 
   def say(self, line: str) -> None:
@@ -156,19 +156,3 @@ class Log:
 
 SHORT = {'loss': 'loss', 'bits_per_byte': 'bits/byte', 'tokens_per_second': 'tok/s', 'mfu': 'MFU',
          'streak': 'not finite in a row'}
-
-
-def _show(value: float) -> str:
-  return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'
-
-
-class _Aside:
-
-  def __init__(self, log: Log):
-    self.log = log
-
-  def __enter__(self):
-    self.since = time.perf_counter()
-
-  def __exit__(self, *_):
-    self.log._aside += time.perf_counter() - self.since

@@ -55,6 +55,8 @@ def test_round_trip():
   assert config == Outer(Inner(7, 'a', 0.1), ('x', 'y, z'), False)
   assert flags.parse(Outer(), flags.to_text(config)) == config
   assert flags.parse(Outer(), flags.to_text(Outer())) == Outer()
+  others = '# a comment\n--model.depth=3\n--nomodel.tied\n'
+  assert flags.parse(Outer(), others + flags.to_text(config) + others) == config
 
 
 def test_help_comes_from_the_docstring():

@@ -3,14 +3,18 @@
 import html.parser
 import json
 import math
+import os
 import pathlib
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as xml
 
+import numpy as np
 import pytest
 
 from nanollm_jax import report
-from nanollm_jax.report import axis, figure
+from nanollm_jax.report import figure
 
 SVG = '{http://www.w3.org/2000/svg}'
 HOSTILE = '</i><script>alert("x")</script>&amp;<img src=http://evil.example/x>\x00\ud800"\''
@@ -71,7 +75,7 @@ def workdir(tmp_path):
 def test_numbers_of_the_header(workdir):
   page = ' '.join(Page(report.write(workdir, 'A run').read_text()).said)
   for said in ('final validation 1.3457', 'best validation 1.2346 at step 150', 'steps 200',
-               'tokens per second 1,100', 'training time 1 min 40 s', 'parameters 12.35 M'):
+               'tokens per second 1,100', 'training time 0:01:40', 'parameters 12,345,678'):
     assert said in re.sub(r'\s+', ' ', page)
 
 
@@ -81,7 +85,7 @@ def test_train_and_validation_share_a_figure_and_bits_per_byte_come_first(workdi
   assert labels[0].startswith('Bits per byte against step.')
   assert 'validation 1.346' in labels[0] and 'train 1.0' in labels[0]
   assert [label.split(' against')[0] for label in labels] == [
-      'Bits per byte', 'Bits per byte', 'Loss nats per token', 'Gradient norm',
+      'Bits per byte', 'Loss nats per token', 'Grad norm',
       'Throughput tokens per second', 'Step time seconds']
 
 
@@ -93,12 +97,22 @@ def test_samples_show_first_middle_last_and_fold_all(workdir):
   assert '<i class="soft">Once upon</i>' in before
 
 
-def test_flags_are_grouped_by_prefix(workdir):
-  page = Page(report.write(workdir).read_text())
-  said = [word for word in page.said if word.strip()]
-  config = said[said.index('Config'):said.index('Environment')]
-  assert config == ['Config', 'run', 'workdir', 'runs/x', 'check', 'false', 'model', 'depth', '8',
-                    'tie', 'false', 'rope', 'true']
+def test_flags_stand_there_as_they_can_be_given_again(workdir):
+  said = Page(report.write(workdir).read_text()).said
+  assert (workdir / 'run.flags').read_text() in said
+
+
+def test_broken_files_are_left_out(workdir):
+  middle = lambda page: page.split('<h2>Curves')[1].split('<h2>Config')[0]
+  whole = report.write(workdir).read_text()
+  rows = (workdir / 'metrics.jsonl').read_bytes()
+  for broken in (b'', b'{"jax": "0.', b'[1]', b'null', b'\xff\xfe', b'[' * 99999):
+    bad = broken + b'\n{"step": null}\n{"loss": 1}\n' + rows + broken
+    (workdir / 'metrics.jsonl').write_bytes(bad)
+    (workdir / 'environment.json').write_bytes(broken)
+    (workdir / 'run.flags').write_bytes(b'\xff')
+    page = report.write(workdir).read_text()
+    assert middle(page) == middle(whole) and 'Environment' not in page
 
 
 def test_hostile_text_is_escaped_everywhere(tmp_path):
@@ -116,7 +130,9 @@ def test_hostile_text_is_escaped_everywhere(tmp_path):
 def test_nothing_is_loaded_from_elsewhere(workdir):
   page = Page(report.write(workdir, tables={'T': [dict(a=1)]}).read_text())
   assert not {'src', 'href', 'srcset', 'data', 'action'} & {name for name, _ in page.attributes}
-  values = ' '.join(value or '' for name, value in page.attributes if name != 'xmlns')
+  values = ' '.join(value or '' for name, value in page.attributes if 'xmlns' not in name)
+  links = {value[0] for name, value in page.attributes if name == 'xlink:href'}
+  assert links == {'#'}
   assert 'http:' not in values and 'https:' not in values and 'url(' not in ''.join(page.said)
 
 
@@ -147,7 +163,7 @@ def test_a_run_of_one_step_has_a_page(tmp_path):
 
 def test_training_time_counts_the_steps_between_rows(tmp_path):
   lines(tmp_path / 'metrics.jsonl', [dict(step=step, step_seconds=.5) for step in (10, 20, 40)])
-  assert 'training time 20 s' in ' '.join(Page(report.write(tmp_path).read_text()).said)
+  assert 'training time 0:00:20' in ' '.join(Page(report.write(tmp_path).read_text()).said)
 
 
 def test_a_last_value_that_is_not_finite_is_shown_as_such(tmp_path):
@@ -164,102 +180,83 @@ def test_tables(tmp_path):
                         '1,234', '–']
 
 
-def test_thinning_keeps_means_and_the_last_step():
-  points = [(step, float(step), 0) for step in range(1, 100_004)]
-  thinned = figure.thin(points)
-  assert 900 < len(thinned) <= 1000
-  assert thinned[-1] == (100_003, 100_003 - 50, 0)
-  assert figure.thin(points[:1000]) == points[:1000]
-  assert 'A point is the mean of 101 rows' in report.curve({'train': points})
-
-
-def test_smoothing_halves_noise_passes_spikes_over_and_leaves_a_ramp_alone():
-  noisy = [5 + (-1) ** i for i in range(600)]
-  noisy[300] = 1e6
+def test_smoothing_passes_noise_and_spikes_over_and_leaves_a_ramp_alone():
+  noisy = np.array([(i, 5 + (-1) ** i * (i % 7), 0) for i in range(600)], float)
+  noisy[300, 1] = 1e6
   smooth = figure.smooth(noisy)
-  assert max(abs(value - 5) for value in smooth[20:]) < .5
-  ramp = [i / 7 for i in range(600)]
-  assert figure.smooth(ramp) == ramp
+  assert len(smooth) == 60 and np.abs(smooth[:, 1] - 5).max() < 2
+  ramp = figure.smooth(np.array([(i, i / 7, 0) for i in range(600)]))
+  np.testing.assert_allclose(ramp[:, 1], ramp[:, 0] / 7)
 
 
 def test_a_far_tail_is_left_outside_and_said():
-  assert axis.clipped([1000.] + [1 + i / 100 for i in range(100)])[1] < 3
-  assert axis.clipped([0.] * 99 + [1.]) == (0, 1)
   svg = report.curve({'train': [(i, 1000. if i < 2 else 2 + (-1) ** i / 9) for i in range(100)]})
-  assert 'Not shown: 2 above' in svg and 'up to 1,000' in svg
+  assert 'Not shown: 2 above 2.358, up to 1,000' in svg
+  assert 'Not shown' not in report.curve({'train': [(i, i % 2) for i in range(100)]})
 
 
-@pytest.mark.parametrize('low, high, count, expected', [
-    (0, 1, 5, [0, .2, .4, .6, .8, 1]), (1.02, 2.7, 4, [1.5, 2, 2.5]),
-    (0, 1500, 3, [0, 500, 1000, 1500]), (-3, 3, 3, [-2, 0, 2])])
-def test_ticks_are_round_and_inside(low, high, count, expected):
-  assert axis.ticks(low, high, count) == pytest.approx(expected)
+def test_a_figure_is_always_the_same_and_shares_no_id_with_another():
+  series = {'train': [(1, 2.), (2, 3.)]}
+  one, again, other = (report.curve(series, title) for title in ('One', 'One', 'Other'))
+  assert one == again
+  ids = lambda svg: set(re.findall(' id="([^"]*)"', svg))
+  assert ids(one) and not ids(one) & ids(other)
+  assert set(re.findall('#([mp][0-9a-f]+)', one)) <= ids(one)
 
 
-def test_tick_texts():
-  assert axis.tick_texts([0, .5, 1]) == ['0.0', '0.5', '1.0']
-  assert axis.tick_texts([0, 500, 1000]) == ['0', '500', '1,000']
-  assert axis.tick_texts([0, 25000, 50000]) == ['0', '25k', '50k']
-  assert axis.log_ticks([0, 1, 4]) == [0, 1, 4]
-  assert axis.log_ticks(range(12)) == [0, 1, 2, 4, 8]
-  assert axis.log_ticks(range(1, 5000)) == [1, 10, 100, 1000]
+def test_figures_bring_no_pyplot_and_say_nothing():
+  code = 'import sys; from nanollm_jax import report; before = "matplotlib" in sys.modules;' \
+         'report.curve({}, "\u65e5\u672c"); print(before, "matplotlib.pyplot" in sys.modules)'
+  env = {**os.environ, 'MPLCONFIGDIR': f'{__file__}/none'}  # no font cache, and no place for one
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env)
+  assert (done.stdout, done.stderr) == ('False False\n', '')
 
 
 def marks(svg: xml.Element) -> list[tuple[float, float]]:
-  paths = [path for path in svg.iter(f'{SVG}path') if path.get('class') == 'mark']
-  return [tuple(map(float, re.match(r'M(\S+) ([\d.]+)', path.get('d')).groups())) for path in paths]
+  uses = [use for use in svg.iter(f'{SVG}use') if figure.COLOURS[0] in use.get('style', '')]
+  return [(float(use.get('x')), float(use.get('y'))) for use in uses]
 
 
 def tick_places(svg: xml.Element, anchor: str, which: str) -> dict[float, float]:
   return {float(word.text.replace(',', '')): float(word.get(which)) for word in svg.iter(
-      f'{SVG}text') if word.get('text-anchor') == anchor and re.fullmatch(r'[\d.,]+', word.text)}
+      f'{SVG}text') if anchor in word.get('style') and re.fullmatch(r'[\d.,]+', word.text)}
 
 
 @pytest.mark.parametrize('log_x', [False, True])
 def test_picture_puts_points_at_their_ticks(tmp_path, log_x):
-  xs = [1, 2, 4, 8, 16, 32, 64] if log_x else [1000, 2000, 3000]
+  xs = [0, 1, 2, 4, 8, 16, 32, 64] if log_x else [1000, 2000, 3000]
   ys = [.2 * (i % 5) for i in range(len(xs))]
-  path = report.picture(tmp_path / 'a.svg', 'A claim <b>&', 'copies', 'share', {
-      'recalled & more': [(x, y, .05 if y else 0) for x, y in zip(xs, ys)]},
-                        log_x=log_x, expectation=.8)
+  path = report.picture(tmp_path / 'a.svg', 'A claim <b>& $x$', 'copies', 'share', {
+      'recalled & more': list(zip(xs, ys))}, log_x=log_x, expectation=.8)
   svg = xml.parse(path).getroot()
   x_places, y_places = tick_places(svg, 'middle', 'x'), tick_places(svg, 'end', 'y')
-  assert len(marks(svg)) == len(xs)
+  assert len(marks(svg)) == len(xs) + 1  # and one in the legend
+  unit, base = y_places[0.] - y_places[.8], marks(svg)[0][1]
   for (x, y), at_x, at_y in zip(marks(svg), xs, ys):
     assert x == pytest.approx(x_places[at_x], abs=.2)
-    assert y == pytest.approx(y_places[round(at_y, 1)] - 4, abs=.2)  # text stands 4 below its line
-  left, bottom, right = next(
-      map(float, match.groups()) for path in svg.iter(f'{SVG}path') if path.get('class') == 'axis'
-      and (match := re.fullmatch(r'M(\S+) (\S+)H(\S+)', path.get('d'))))
-  assert y_places[0] - 4 == pytest.approx(bottom, abs=.1)
-  assert x_places[xs[0]] - left == pytest.approx(right - x_places[xs[-1]], abs=.2)
-  gaps = [b - a for a, b in zip(sorted(x_places.values()), sorted(x_places.values())[1:])]
+    assert base - y == pytest.approx(unit * at_y / .8, abs=.2)
+  gaps = np.diff([x_places[x] for x in xs])
   assert max(gaps) - min(gaps) < .3
   said = ''.join(svg.itertext())
-  assert 'A claim <b>&' in said and 'recalled & more' in said and 'expected' in said
+  assert 'A claim <b>& $x$' in said and 'recalled & more' in said and 'expected' in said
 
 
-def test_picture_error_bars_are_one_standard_error_each_way(tmp_path):
-  svg = xml.parse(report.picture(tmp_path / 'a.svg', '', 'x', 'y', {
-      'a': [(0, 0., .5), (1, 2., 0)]})).getroot()
+def test_error_bars_are_one_standard_error_each_way():
+  svg = xml.fromstring(report.curve({'a': [(0, 0., .5), (1, 2., 0)]}))
   y_places = tick_places(svg, 'end', 'y')
-  unit = y_places[0] - y_places[1]
-  (bar,) = [re.fullmatch(r'M(\S+) (\S+)v(\S+)', path.get('d')) for path in svg.iter(f'{SVG}path')
-            if path.get('class') == 'line' and 'v' in path.get('d')]
-  assert float(bar[3]) == pytest.approx(unit, abs=.2)
-  assert float(bar[2]) == pytest.approx(y_places[0] - 4 - unit / 2, abs=.2)
+  bars = [list(map(float, re.findall(r'[\d.]+', path.get('d')))) for path in svg.iter(f'{SVG}path')
+          if figure.COLOURS[0] in path.get('style', '') and path.get('clip-path')]
+  lengths = [bar[1] - bar[3] for bar in bars if len(bar) == 4 and bar[0] == bar[2]]
+  assert lengths == pytest.approx([y_places[0] - y_places[1], 0], abs=.2)
+  assert '± 1 standard error' in ''.join(svg.itertext())
 
 
-def test_picture_of_nothing_and_of_a_band(tmp_path):
-  xml.parse(report.picture(tmp_path / 'a.svg', 't', 'x', 'y', {'a': [(1, math.nan)]}))
-  svg = xml.parse(report.picture(tmp_path / 'b.svg', 't', 'x', 'y', {'a': [(1, 1.), (2, 2.)]},
-                                 expectation=[(1, .5, 1.5), (2, 1.5, 2.5)])).getroot()
-  (band,) = [path.get('d') for path in svg.iter(f'{SVG}path') if path.get('class') == 'band']
-  assert band.count('L') == 3 and band.endswith('z')
-
-
-def test_names_at_the_lines_ends_do_not_overlap():
-  svg = xml.fromstring(report.curve({name: [(0, 0.), (1, 1.)] for name in 'abcde'}, marks=True))
-  heights = sorted(float(word.get('y')) for word in svg.iter(f'{SVG}text')
-                   if 'end' in (word.get('class') or ''))
-  assert len(heights) == 5 and all(b - a >= 14.9 for a, b in zip(heights, heights[1:]))
+@pytest.mark.parametrize('series', [{}, {'a': []}, {'a': [(1, math.nan)]}, {'a': [(1, 2.)]},
+                                    {'a': [(0, 0.)], HOSTILE: [(i, 1.) for i in range(99)]}])
+@pytest.mark.parametrize('log_x', [False, True])
+def test_little_or_nothing_to_draw(tmp_path, series, log_x):
+  path = report.picture(tmp_path / 'a.svg', HOSTILE, HOSTILE, HOSTILE, series, log_x=log_x)
+  said = ''.join(xml.parse(path).getroot().itertext())
+  assert ('no data' in said) == (not any(value == value for points in series.values()
+                                         for _, value in points))
+  report.curve(series, log_x=log_x)

@@ -21,10 +21,6 @@ _O200K = '|'.join([
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r'\p{N}{1,3}', r' ?[^\s\p{L}\p{N}]+[\r\n/]*', r'\s*[\r\n]+', r'\s+(?!\S)', r'\s+'])
-_O200K_FIELDS = {
-    'package': 'bpe-openai', 'file': 'bpe_openai/data/o200k_base.tiktoken.gz',
-    'sha256': ['446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d'],
-    'pattern': _O200K}
 
 KNOWN = {
     'gpt2': {
@@ -42,13 +38,13 @@ KNOWN = {
         'special': {'<|endoftext|>': 100257, '<|fim_prefix|>': 100258, '<|fim_middle|>': 100259,
                     '<|fim_suffix|>': 100260, '<|endofprompt|>': 100276}},
     'o200k_base': {
-        **_O200K_FIELDS, 'special': {'<|endoftext|>': 199999, '<|endofprompt|>': 200018}},
-    # The lecture's protocol: GPT-4o's merges with the marks of a turn, which o200k_base lacks.
-    'o200k_im': {
-        **_O200K_FIELDS, 'special': {'<|endoftext|>': 199999, '<|endofprompt|>': 200018,
-                                     '<|im_start|>': 200264, '<|im_end|>': 200265,
-                                     '<|im_sep|>': 200266}},
+        'package': 'bpe-openai', 'file': 'bpe_openai/data/o200k_base.tiktoken.gz',
+        'sha256': ['446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d'],
+        'pattern': _O200K, 'special': {'<|endoftext|>': 199999, '<|endofprompt|>': 200018}},
 }
+# The lecture's protocol: GPT-4o's merges with the marks of a turn, which o200k_base lacks.
+KNOWN['o200k_im'] = KNOWN['o200k_base'] | {'special': KNOWN['o200k_base']['special'] | {
+    '<|im_start|>': 200264, '<|im_end|>': 200265, '<|im_sep|>': 200266}}
 
 
 def known(name: str, rank_file: str = '') -> tokenizer_lib.Tokenizer:
