@@ -1,0 +1,1 @@
+"""Tools: what a model may call, each a function from text to text that never raises."""
