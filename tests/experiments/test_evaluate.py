@@ -1,0 +1,47 @@
+"""Evaluation as a user runs it: the same choices one by one and batched, and what it leaves."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+from experiments import evaluate, pretrain
+from nanollm_jax import InputError
+
+
+def test_core_and_documents_batched_and_one_by_one(tiny, corpus, tmp_path, capsys):
+  run = tiny(steps=2, eval_every=0, sample_every=0)
+  pretrain.main(run)
+  folder = pathlib.Path(run.workdir)
+  choices = ['a dog.', 'the green river.', 'blue']
+  names = 'red blue green stone river house'.split()
+  items = [dict(query=f'the {name} sees', choices=choices, gold=k % 3)
+           for k, name in enumerate(names)]
+  (tmp_path / 'mine.jsonl').write_text('\n'.join(map(json.dumps, items)))
+  (tmp_path / 'other.jsonl').write_text('{"prompt": "no item"}\n')
+  config = evaluate.Config(init_from=run.workdir, core=(f'{tmp_path}/*.jsonl',), examples=5,
+                           tokens=64, documents=(f'{corpus}/documents.jsonl',))
+  evaluate.main(config)
+  out = capsys.readouterr().out
+  assert 'left out' in out and 'other.jsonl line 1 is no CORE item' in out
+  numbers = json.loads((folder / 'evaluation.json').read_text())
+  assert numbers['mine/accuracy']['n'] == numbers['documents/bits_per_byte']['n'] == 5
+  assert 1 < numbers['documents/bits_per_byte']['value'] < 9
+  assert numbers['CORE (1 of 22 tasks)/centred']['value'] == numbers['mine/centred']['value']
+  batched = [json.loads(line) for line in (folder / 'evaluation.jsonl').read_text().splitlines()]
+  evaluate.main(dataclasses.replace(config, one_by_one=True))
+  single = [json.loads(line) for line in (folder / 'evaluation.jsonl').read_text().splitlines()]
+  for one, other in zip(batched, single, strict=True):
+    assert one.pop('logprobs') == pytest.approx(other.pop('logprobs'), abs=1e-3)
+    assert one == other
+  assert len(batched) == 5 and {row['choice'] for row in batched} != {0}
+
+
+def test_bad_flags():
+  with pytest.raises(InputError, match='nothing to evaluate'):
+    evaluate.main(evaluate.Config())
+  with pytest.raises(InputError, match='--examples=0'):
+    evaluate.Config(examples=0)
+  with pytest.raises(InputError, match='--samples=4 are all one at temperature 0'):
+    evaluate.Config(samples=4)
