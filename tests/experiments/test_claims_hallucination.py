@@ -1,0 +1,97 @@
+"""The hallucination claim's own logic: who is asked, the control, votes, errors."""
+
+import pytest
+
+from experiments import judge, probe_knowledge as probing
+from experiments.facts import Fact
+from experiments.lecture import hallucination, memory
+from nanollm_jax import InputError
+from nanollm_jax.world import question
+from nanollm_jax.world.config import WorldConfig
+from nanollm_jax.world.facts import truth
+
+OBOE = Fact('What does Ada play?', 'oboe', relation='instrument')
+EXACT = judge.Exact([OBOE, Fact('', 'bell', relation='instrument'),
+                     Fact('', 'harp', relation='instrument')])
+
+
+@pytest.fixture(scope='module')
+def world():
+  config = WorldConfig(people=400)
+  return truth(config).people, list(question.questions(config))
+
+
+def test_nobody_and_no_novel_surname_is_both_probed_and_asked(world):
+  people, rows = world
+  often = memory.known(people, 60)
+  assert [one.stratum for one in often].count('frequent') == 24
+  tested, probed = hallucination.apart(hallucination.Config(probes=40, trials=30), rows, people,
+                                       {one.id for one in often})
+  for facts, each in ((tested, 30), (probed, 40)):
+    assert {group: sum(fact.group == group for fact in facts)
+            for group in hallucination.GROUPS} == dict.fromkeys(hallucination.GROUPS, each)
+  by_id = {one.id: one for one in people}
+  assert {question.split(by_id[fact.about]) for fact in tested} == {'test'}
+  assert {question.split(by_id[fact.about]) for fact in probed} == {'train'}
+  novel = [{by_id[fact.about].name.split()[-1] for fact in facts if fact.group == 'novel_surname'}
+           for facts in (tested, probed)]
+  assert novel[0] and novel[1] and not novel[0] & novel[1]
+
+
+def test_no_conversation_names_anybody_held_out(world, monkeypatch):
+  people, _ = world
+  monkeypatch.setattr(memory, 'manners', lambda world: [])
+  said = str(memory.conversations('', people, memory.known(people, 60), wordings=1))
+  hidden = [one.name for one in people if question.split(one) == 'test']
+  shown = [one.name for one in memory.known(people, 60) if question.split(one) == 'train']
+  assert not any(name in said for name in hidden) and all(name in said for name in shown)
+
+
+def test_the_control_refuses_as_many_of_any():
+  labels = ['known'] * 40 + ['unknown'] * 30 + ['unsure'] * 30
+  probes = [probing.Probe(OBOE, [], [], label) for label in labels]
+  control = [one.label for one in hallucination.at_random(probes, 0)]
+  assert control.count('unknown') == 30
+  assert 5 <= control[:40].count('unknown') <= 20  # of the known too, about a third
+  assert set(control[:40]) == {'known', 'unknown'} and set(control[40:]) == {'unsure', 'unknown'}
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('The oboe.', 'correct'), ('The bell.', 'hallucinated'), ('Good morning.', 'other'),
+    ("I don't know, sorry.", 'refused')])
+def test_outcomes(text, expected):
+  assert hallucination.outcome(EXACT, OBOE, text) == expected
+
+
+def test_votes_count_answers_not_wordings():
+  texts = ['The oboe.', 'She plays the oboe.', 'Oboe!', 'A harp.', 'The bell.']
+  assert hallucination.vote(EXACT, OBOE, texts, 3) == 'correct'
+  assert hallucination.vote(EXACT, OBOE, texts, 4) == 'refused'
+  assert hallucination.vote(EXACT, OBOE, ['The bell.', 'bell', 'oboe'], 2) == 'hallucinated'
+
+
+def test_the_error_knows_that_answers_about_one_person_go_together():
+  facts = [Fact('', '', about=f'p{i // 8}') for i in range(80)]
+  together = [i // 8 % 2 == 0 for i in range(80)]  # five people all right, five all wrong
+  value, error = hallucination.share(facts, together)
+  assert value == 0.5 and error == pytest.approx((0.25 / 9) ** 0.5)
+  apart = [i % 2 == 0 for i in range(80)]
+  assert hallucination.share(facts, apart)[1] < 0.06
+
+
+def test_the_verdict_weighs_invention_against_refusals_of_what_was_known(tmp_path, capsys):
+  facts = [OBOE._replace(group=group, about=f'{group}{i}')
+           for group in hallucination.GROUPS for i in range(10)]
+  knows = ['correct'] * 10 + ['hallucinated'] * 30
+  cured, shy = knows[:30] + ['refused'] * 10, ['refused'] * 40
+
+  def verdict(**arms):
+    config = hallucination.Config(init_from=str(tmp_path))
+    hallucination.report(config, facts, arms, {1: knows})
+    return capsys.readouterr().out
+
+  assert 'verdict   holds' in verdict(before=knows, probed=cured, control=shy)
+  assert 'does not hold' in verdict(before=knows, probed=shy, control=cured)
+  assert 'does not hold' in verdict(before=knows, probed=knows, control=shy)
+  with pytest.raises(InputError, match='knows none'):
+    verdict(before=shy, probed=shy, control=shy)
