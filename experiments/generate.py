@@ -36,22 +36,10 @@ def main(config: Config, prompts: list[str]) -> None:
     for sample in range(config.samples):
       request = dataclasses.replace(config.sample, seed=config.sample.seed + sample)
       print(f'{prompt}', end='', flush=True)
-      pending = b''
-      for ids in engine.stream(params, [tokenizer.end, *tokenizer.encode(prompt)], request):
-        text, pending = whole_characters(pending + tokenizer.decode_bytes(ids))
+      ids = engine.stream(params, [tokenizer.end, *tokenizer.encode(prompt)], request)
+      for text in tokenizer.stream(ids):
         print(text, end='', flush=True)
-      print(pending.decode('utf-8', 'replace') + '\n')
-
-
-def whole_characters(data: bytes) -> tuple[str, bytes]:
-  """Text of the bytes that end whole characters, and up to three bytes that do not yet."""
-  for keep in range(min(4, len(data) + 1)):
-    head, tail = data[:len(data) - keep], data[len(data) - keep:]
-    try:
-      return head.decode('utf-8'), tail
-    except UnicodeDecodeError:
-      continue
-  return data.decode('utf-8', 'replace'), b''
+      print('\n')
 
 
 if __name__ == '__main__':

@@ -49,7 +49,7 @@ class Run:
     """Makes the state: from our newest checkpoint, else --init_from prepared, else fresh."""
     config = self.config
     with mesh_lib.use(self.mesh):
-      self._state, self._shardings = _fresh(config, self.mesh, self._optimizer)
+      self._state, self._shardings = fresh(config, self.mesh, self._optimizer)
       if self.checkpoints.latest() is not None:
         target = workdir.with_sharding(self._state, self._shardings)
         self._state, position = self.checkpoints.restore(target)
@@ -106,7 +106,7 @@ class Run:
         self.log.say(f'wrote {report.write(config.workdir, f"{self.stage}: {config.workdir}")}')
 
 
-def _fresh(config: Any, mesh: Any, optimizer: Any) -> tuple[Any, Any]:
+def fresh(config: Any, mesh: Any, optimizer: Any) -> tuple[Any, Any]:
   """The first state, born sharded, and its shardings."""
   param_shardings = mesh_lib.tree_sharding(mesh, transformer.logical_axes(config.model))
   def build(key):

@@ -23,6 +23,11 @@ run experiments.pretrain --flagfile=$configs/pretrain/laptop.flags
 run experiments.lecture.stochastic
 run experiments.lecture.regurgitation
 run experiments.lecture.in_context
+run experiments.sft --flagfile=$configs/sft/laptop.flags
+run experiments.evaluate --flagfile=$configs/evaluate/laptop.flags
+run experiments.lecture.base_vs_assistant
+run experiments.lecture.search_vs_memory
 echo
-echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s: open runs/pretrain/report.html, or talk to the model:"
+echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s: open runs/pretrain/report.html and runs/sft/report.html, and talk to both:"
 echo '  bash launch/local.sh experiments.generate --init_from=runs/pretrain "Once"'
+echo '  bash launch/local.sh experiments.chat --init_from=runs/sft'

@@ -23,10 +23,27 @@ PEAK_FLOPS = {
 }
 
 
+# Bytes/s of the memory of one chip, from the same sheets.
+PEAK_BANDWIDTH = {
+    'H200': 4.8e12, 'H100': 3.35e12, 'A100': 2.04e12, 'L4': 3.0e11, 'RTX 4090': 1.01e12,
+    'TPU v4': 1.23e12, 'TPU v5 lite': 8.2e11, 'TPU v5e': 8.2e11, 'TPU v5p': 2.77e12,
+    'TPU v5': 2.77e12, 'TPU v6 lite': 1.64e12, 'TPU v6e': 1.64e12,
+}
+
+
 def peak_flops(device: jax.Device | None = None) -> float | None:
   """Peak bf16 FLOP/s of a device, or None where it is not known (a CPU, say)."""
+  return _of_device(PEAK_FLOPS, device)
+
+
+def peak_bandwidth(device: jax.Device | None = None) -> float | None:
+  """Peak bytes/s of a device's memory, or None where it is not known."""
+  return _of_device(PEAK_BANDWIDTH, device)
+
+
+def _of_device(peaks: dict[str, float], device: jax.Device | None) -> float | None:
   kind = (device or jax.devices()[0]).device_kind
-  return next((peak for name, peak in PEAK_FLOPS.items() if name in kind), None)
+  return next((peak for name, peak in peaks.items() if name in kind), None)
 
 
 def environment() -> dict[str, Any]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import pretrain
+from experiments import pretrain, training
 from nanollm_jax import InputError, flags, mesh as mesh_lib, metrics
 from nanollm_jax.model import config as model_lib, transformer
 from nanollm_jax.model.config import ModelConfig
@@ -85,7 +85,7 @@ def ours(model: ModelConfig, tokens_BT: np.ndarray) -> Run:
   network, mesh = transformer.Transformer(model), mesh_lib.make(config.mesh)
   apply = lambda params, *args, **kwargs: network.apply({'params': params}, *args, **kwargs)
   objective = language.next_token(apply, jnp.ones(model.vocabulary, jnp.int32))
-  state, shardings = pretrain.start(config, mesh, optimizer)
+  state, shardings = training.fresh(config, mesh, optimizer)
   step = jax.jit(
       functools.partial(step_lib.train_step, objective=objective, optimizer=optimizer),
       donate_argnums=0, out_shardings=(shardings, None))
@@ -106,38 +106,41 @@ def ours(model: ModelConfig, tokens_BT: np.ndarray) -> Run:
 
 
 @contextlib.contextmanager
-def twin(model: ModelConfig, tokens_BT: np.ndarray, config: BenchConfig) -> Iterator[Any]:
-  """The PyTorch twin in a process of its own, which waits on a pipe between rounds."""
-  process = subprocess.Popen([sys.executable, '-m', 'experiments.bench.torch_twin'],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def process(module: str, **about: Any) -> Iterator[tuple[Run, dict[str, Any]]]:
+  """A twin in a process of its own, which waits on a pipe between rounds, and its own words.
+
+  `about` says what to build; each later request is a number of steps.
+  """
+  child = subprocess.Popen([sys.executable, '-m', module], stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, text=True)
 
   def ask(**request: Any) -> dict[str, Any]:
-    process.stdin.write(json.dumps(request) + '\n')
-    process.stdin.flush()
-    answer = process.stdout.readline()
+    child.stdin.write(json.dumps(request) + '\n')
+    child.stdin.flush()
+    answer = child.stdout.readline()
     if not answer:
-      raise RuntimeError('the PyTorch twin stopped; its own words stand above.')
+      raise RuntimeError(f'{module} stopped; its own words stand above.')
     return json.loads(answer)
 
-  with process:
+  with child:
     try:
-      about = ask(config=dataclasses.asdict(model), tokens=tokens_BT.tolist(), threads=cores(),
-                  compiled=config.compile, fused=config.fused)
-      yield (lambda steps: ask(steps=steps)), about
+      words = ask(**about)
+      yield (lambda steps: ask(steps=steps)), words
     finally:
-      process.stdin.close()
+      child.stdin.close()
 
 
-def rounds(runs: dict[str, Run], config: BenchConfig) -> dict[str, list[dict[str, float]]]:
-  """Times all runs in turn, after a warm-up of two steps each (the first one compiles)."""
+def rounds(runs: dict[str, Run], count: int, steps: int,
+           warm: int = 1) -> dict[str, list[dict[str, float]]]:
+  """Times `count` rounds of all runs in turn, after two of `warm` steps (the first compiles)."""
   for run in runs.values():
-    run(1)
-    run(1)
+    run(warm)
+    run(warm)
   results: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-  for _ in range(config.rounds):
+  for _ in range(count):
     for name, run in runs.items():
       time.sleep(0.3)  # until idle threads of the other one are asleep
-      results[name].append(run(config.steps))
+      results[name].append(run(steps))
   return results
 
 
@@ -149,13 +152,16 @@ def measure(size: str, family: str, config: BenchConfig, peak: float) -> dict[st
   tokens_BT = np.random.default_rng(0).integers(
       model.vocabulary, size=(rows, model.context), dtype=np.int32)
   row: dict[str, Any] = dict(
-      size=size, family=family, parameters=transformer.count(model), rows=rows, heads=f'{model.heads} x {model.head_size}',
-      flops=model_lib.flops_formula(model))
+      size=size, family=family, parameters=transformer.count(model), rows=rows,
+      heads=f'{model.heads} x {model.head_size}', flops=model_lib.flops_formula(model))
   with contextlib.ExitStack() as stack:
     runs = {'jax': ours(model, tokens_BT)}
     if config.torch:
-      runs['torch'], row['twin'] = stack.enter_context(twin(model, tokens_BT, config))
-    results = rounds(runs, config)
+      runs['torch'], row['twin'] = stack.enter_context(process(
+          'experiments.bench.torch_twin', config=dataclasses.asdict(model),
+          tokens=tokens_BT.tolist(), threads=cores(), compiled=config.compile,
+          fused=config.fused))
+    results = rounds(runs, config.rounds, config.steps)
   seconds = {name: [result['seconds'] for result in results[name]] for name in results}
   for name in results:
     speed = config.steps * tokens_BT.size / statistics.median(seconds[name])

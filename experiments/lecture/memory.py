@@ -6,7 +6,6 @@ wordings, and still knows few of them. To tell what is known from what is not, s
 
 import contextlib
 import itertools
-import json
 import pathlib
 import random
 from typing import Sequence
@@ -39,8 +38,7 @@ def read(folder: pathlib.Path, init_from: str, people: Sequence[Person], often: 
   notes = [' '.join(index.note(rng, one, [topic]) for topic in rng.sample(topics, len(topics)))
            for one in [*often] * times + rare]
   rng.shuffle(notes)
-  folder.mkdir(parents=True, exist_ok=True)
-  (folder / 'notes.jsonl').write_text(''.join(json.dumps({'text': note}) + '\n' for note in notes))
+  arm.written(folder / 'notes.jsonl', ({'text': note} for note in notes))
   print(f'reads     {len(notes):,} notes, {steps} steps', flush=True)
   with open(folder / 'log.txt', 'a') as log, contextlib.redirect_stdout(log):
     pretrain.main(pretrain.Config(

@@ -1,4 +1,4 @@
-"""Attention: one function for training on packed rows and for reading a cache."""
+"""Attention: within packed rows, for training, and to a cache."""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +8,13 @@ MOST_BLOCKS = 8  # longer sequences use longer blocks, so that the program stays
 
 
 def attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *,
-              index_BT: jax.Array | None = None, segment_ids_BT: jax.Array | None = None,
-              causal: bool = True) -> jax.Array:
-  """Softmax attention (Vaswani et al. 2017, eq. 1), grouped (Ainslie et al. 2023).
-
-  Without `index_BT` keys and queries are the same T positions of a (packed) row. With it the
-  keys are a cache, and the query at [b, t] sees the cache slots 0 .. index_BT[b, t].
+              segment_ids_BT: jax.Array | None = None, causal: bool = True) -> jax.Array:
+  """Softmax attention (Vaswani et al. 2017, eq. 1), grouped (Ainslie et al. 2023), within rows.
 
   Args:
     q_BTNH: queries, N heads.
     k_BSKH: keys, K heads, K dividing N.
     v_BSKH: values.
-    index_BT: int32 slot of each query in the cache.
     segment_ids_BT: int32 document of each position; a query sees its own document only.
     causal: False lets every query see its whole row (masked-token training).
 
@@ -27,9 +22,6 @@ def attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *,
     float array [B, T, N, H] in the dtype of q; the softmax is taken in float32.
   """
   T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-  if index_BT is not None:
-    mask_BTS = jnp.arange(S) <= index_BT[:, :, None]
-    return _attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS)
   if not causal:
     return _attend(q_BTNH, k_BSKH, v_BSKH, _same_document(segment_ids_BT, 0, T, S))
   block = max(QUERY_BLOCK, -(-T // MOST_BLOCKS))
@@ -43,20 +35,28 @@ def attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *,
   return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
 
 
+def attention_to_cache(q_BTNH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array,
+                       index_BT: jax.Array) -> jax.Array:
+  """As `attention`, of the query at [b, t] to the slots 0 .. index_BT[b, t] of a cache."""
+  mask_BTS = jnp.arange(k_BKSH.shape[2]) <= index_BT[:, :, None]
+  return _attend(q_BTNH, k_BKSH, v_BKSH, mask_BTS, 'BKSH')
+
+
 def _same_document(segment_ids_BT, start: int, end: int, keys: int) -> jax.Array | None:
   if segment_ids_BT is None:
     return None
   return segment_ids_BT[:, start:end, None] == segment_ids_BT[:, None, :keys]
 
 
-def _attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS) -> jax.Array:
+def _attend(q_BTNH, k, v, mask_BTS, axes: str = 'BSKH') -> jax.Array:
+  """`axes` are those of keys and values."""
   B, T, N, H = q_BTNH.shape
-  K = k_BSKH.shape[2]
+  K = k.shape[axes.index('K')]
   q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H) * H**-0.5
-  scores_BKGTS = jnp.einsum('BTKGH,BSKH->BKGTS', q_BTKGH, k_BSKH,
+  scores_BKGTS = jnp.einsum(f'BTKGH,{axes}->BKGTS', q_BTKGH, k,
                             preferred_element_type=jnp.float32)
   if mask_BTS is not None:
     scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.float32(-1e30))
-  weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
-  out_BTKGH = jnp.einsum('BKGTS,BSKH->BTKGH', weights_BKGTS, v_BSKH)
+  weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v.dtype)
+  out_BTKGH = jnp.einsum(f'BKGTS,{axes}->BTKGH', weights_BKGTS, v)
   return out_BTKGH.reshape(B, T, N, H)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nanollm_jax.model import cache as cache_lib
-from nanollm_jax.model.attention import attention
+from nanollm_jax.model.attention import attention, attention_to_cache
 from nanollm_jax.model.config import ModelConfig
 
 
@@ -93,7 +93,7 @@ class Attention(nn.Module):
       out_BTNH = attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, causal=causal)
     else:
       cache = cache_lib.write(cache, k_BTKH, v_BTKH, positions_BT)
-      out_BTNH = attention(q_BTNH, cache.k_BSKH, cache.v_BSKH, index_BT=positions_BT)
+      out_BTNH = attention_to_cache(q_BTNH, cache.k_BKSH, cache.v_BKSH, positions_BT)
     scale = (2 * config.depth) ** -0.5  # residual branches add up over depth (GPT-2, section 2.3)
     out_BTD = Dense(config.width, ('heads', 'width'), config, scale, name='out')(
         out_BTNH.reshape(B, T, -1))

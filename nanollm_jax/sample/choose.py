@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+BLOCK = 64  # tokens of the vocabulary that are drawn among together
+
 
 def choose(logits_BV: jax.Array, temperature_B: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array,
            keys_B: jax.Array, truncate: bool) -> tuple[jax.Array, jax.Array]:
@@ -27,10 +29,34 @@ def choose(logits_BV: jax.Array, temperature_B: jax.Array, top_k_B: jax.Array, t
   if truncate:
     kept_BV = keep(scaled_BV, top_k_B, top_p_B) | greedy_B[:, None]
     scaled_BV = jnp.where(kept_BV, scaled_BV, -jnp.inf)
-  drawn_B = jax.vmap(jax.random.categorical)(keys_B, scaled_BV)
-  token_B = jnp.where(greedy_B, jnp.argmax(logits_BV, axis=-1), drawn_B).astype(jnp.int32)
+  top_B = jnp.max(scaled_BV, axis=-1)
+  weight_BV = jnp.exp(scaled_BV - top_B[:, None])
+  uniform_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys_B)
+  is_top_BV = (scaled_BV == top_B[:, None]).astype(jnp.float32)
+  token_B = draw(jnp.where(greedy_B[:, None], is_top_BV, weight_BV),
+                 jnp.where(greedy_B[:, None], 0.0, uniform_B2))
   picked_B = jnp.take_along_axis(scaled_BV, token_B[:, None], axis=-1)[:, 0]
-  return token_B, picked_B - jax.nn.logsumexp(scaled_BV, axis=-1)
+  return token_B, picked_B - top_B - jnp.log(jnp.sum(weight_BV, axis=-1))
+
+
+def draw(weight_BV: jax.Array, uniform_B2: jax.Array) -> jax.Array:
+  """int32 tokens [B], drawn in proportion to their weights; 0 for both numbers takes the first.
+
+  First a block of tokens is drawn, then one of its tokens, by the inverse of the cumulated
+  weights: two random numbers a row, where Gumbel's way needs one for every token.
+  """
+  B, V = weight_BV.shape
+  weight_BNK = jnp.pad(weight_BV, ((0, 0), (0, -V % BLOCK))).reshape(B, -1, BLOCK)
+  block_B = _pick(jnp.sum(weight_BNK, axis=-1), uniform_B2[:, 0])
+  token_B = _pick(weight_BNK[jnp.arange(B), block_B], uniform_B2[:, 1])
+  return (block_B * BLOCK + token_B).astype(jnp.int32)
+
+
+def _pick(weight_BN: jax.Array, uniform_B: jax.Array) -> jax.Array:
+  sum_BN = jnp.cumsum(weight_BN, axis=-1)
+  over_BN = (sum_BN > uniform_B[:, None] * sum_BN[:, -1:]) & (weight_BN > 0)
+  return jnp.where(jnp.any(over_BN, axis=-1), jnp.argmax(over_BN, axis=-1),
+                   jnp.argmax(weight_BN, axis=-1))  # the sums are rounded
 
 
 def keep(logits_BV: jax.Array, top_k_B: jax.Array, top_p_B: jax.Array) -> jax.Array:

@@ -25,7 +25,8 @@ from nanollm_jax.model.transformer import Transformer, unstack
 from nanollm_jax.sample.choose import choose
 from nanollm_jax.text.chat import Call
 
-SMALLEST_BUCKET = 16
+SMALLEST_BUCKET = 16  # of prompts
+SMALLEST_CACHE = 64  # positions; a step reads all of them, so there are no more than requests need
 LONGEST_CALL = 128  # tokens of a question to a tool
 LONGEST_FORCED = 256  # tokens of its answer; what is over is cut
 MOST_CALLS = 8  # of one row
@@ -71,7 +72,7 @@ class Slots(NamedTuple):
   left_B: jax.Array  # tokens that the row may still produce; 0: the slot is free
   made_B: jax.Array  # tokens produced so far: with the seed it makes the key of the next one
   waits_B: jax.Array  # bool: the row has asked a tool
-  forced_BF: jax.Array  # tokens to force in, the next one first
+  forced_BF: jax.Array  # tokens to force in, at the end of the row
   forced_B: jax.Array  # how many of them are left
   seed_B: jax.Array
   temperature_B: jax.Array
@@ -157,7 +158,8 @@ class Engine:
     each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     requests = [self._request(i, prompt, one) for i, (prompt, one) in enumerate(zip(prompts, each))]
     truncate = any(one.top_k or one.top_p < 1 for one in each)
-    params, state = unstack(params), self._empty()
+    longest = max((len(prompt) + left for _, prompt, left, _ in requests), default=1)
+    params, state = self._cast(unstack(params)), self._empty(longest)
     starts = {call.start: call for call in calls}
     ends = np.asarray([call.end for call in calls], np.int32)
     waiting, rows = requests[::-1], {}
@@ -199,7 +201,7 @@ class Engine:
     forced_B = np.full(self.slots, -1, np.int32)
     for slot, ids in zip(slots, answers):
       ids = ids[:LONGEST_FORCED - 1] + ids[-1:] if len(ids) > LONGEST_FORCED else ids
-      forced_BF[slot, :len(ids)], forced_B[slot] = ids, len(ids)
+      forced_BF[slot, LONGEST_FORCED - len(ids):], forced_B[slot] = ids, len(ids)
     return self._force(state, forced_BF, forced_B)
 
   def _request(self, index: int, prompt: Sequence[int], sampling: Sampling):
@@ -209,9 +211,15 @@ class Engine:
                        'larger --model.context.')
     return index, tuple(prompt), min(sampling.max_tokens, self.length - len(prompt)), sampling
 
-  def _empty(self) -> Slots:
+  def _cast(self, params: Any) -> Any:
+    """Matrices in the compute dtype: every step would read and cast them anew."""
+    cast = lambda leaf: leaf.astype(self.config.dtype) if leaf.ndim > 1 else leaf
+    return jax.tree.map(cast, params)
+
+  def _empty(self, longest: int) -> Slots:
+    length = min(max(SMALLEST_CACHE, _power(longest)), self.length)
     zeros = lambda dtype, *shape: jnp.zeros((self.slots, *shape), dtype)
-    return Slots(cache_lib.empty(self.config, self.slots, self.length), zeros(jnp.int32),
+    return Slots(cache_lib.empty(self.config, self.slots, length), zeros(jnp.int32),
                  zeros(jnp.int32), zeros(jnp.int32), zeros(jnp.int32), zeros(bool),
                  zeros(jnp.int32, LONGEST_FORCED), zeros(jnp.int32), zeros(jnp.uint32),
                  zeros(jnp.float32), zeros(jnp.int32), zeros(jnp.float32))
@@ -245,7 +253,8 @@ def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields,
   Slot b takes prompt source_B[b]; -1 leaves it as it is. Returns as `_decode` does, chunk 1.
   """
   R, P = tokens_RP.shape
-  fresh = jax.tree.map(lambda leaf: jnp.zeros((R, P, *leaf.shape[2:]), leaf.dtype), state.cache)
+  fresh = jax.tree.map(lambda leaf: jnp.zeros((R, leaf.shape[1], P, leaf.shape[3]), leaf.dtype),
+                       state.cache)
   out = apply({'params': params}, tokens_RP, cache=fresh)
   hidden_RD = jnp.take_along_axis(out.hidden_BTD, (length_R - 1)[:, None, None], axis=1)[:, 0]
   logits_RV = jnp.einsum('RD,VD->RV', hidden_RD, out.head_VD, preferred_element_type=jnp.float32)
@@ -256,7 +265,7 @@ def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields,
   new_B = source_B >= 0
   def insert(old, new):
     return jnp.where(new_B.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-  cache = jax.tree.map(lambda old, new: old.at[:, :P].set(insert(old[:, :P], new[source_B])),
+  cache = jax.tree.map(lambda old, new: old.at[:, :, :P].set(insert(old[:, :, :P], new[source_B])),
                        state.cache, out.cache)
   left_B = jnp.where(_is_in(token_B, stop), 0, fields['left'] - 1)
   made = dict(token=token_B, position=length_R[source_B], left=left_B, made=zero_B + 1,
@@ -274,7 +283,7 @@ def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bo
   was alive, all [B, chunk].
   """
   B = state.token_B.shape[0]
-  length = state.cache[0].k_BSKH.shape[1]
+  length = cache_lib.length(state.cache)
   alive = lambda state: (state.left_B > 0) & ~state.waits_B
 
   def one(carry):
@@ -286,7 +295,7 @@ def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bo
         out.logits()[:, 0], state.temperature_B, state.top_k_B, state.top_p_B,
         _keys(state.seed_B, state.made_B), truncate)
     sampled_B = state.forced_B == 0
-    token_B = jnp.where(sampled_B, drawn_B, state.forced_BF[:, 0])
+    token_B = jnp.where(sampled_B, drawn_B, state.forced_BF[jnp.arange(B), -state.forced_B])
     logprob_B = jnp.where(sampled_B, logprob_B, 0.0)
     left_B = jnp.where(sampled_B & _is_in(token_B, stop), 0, state.left_B - 1)
     state = state._replace(
@@ -294,8 +303,6 @@ def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bo
         position_B=state.position_B + alive_B, left_B=jnp.where(alive_B, left_B, state.left_B),
         made_B=state.made_B + alive_B,
         waits_B=jnp.where(alive_B, sampled_B & _is_in(token_B, ends), state.waits_B),
-        forced_BF=jnp.where((alive_B & ~sampled_B)[:, None], jnp.roll(state.forced_BF, -1, axis=1),
-                            state.forced_BF),
         forced_B=state.forced_B - (alive_B & ~sampled_B))
     outputs = tuple(old.at[:, step].set(new) for old, new in
                     zip(outputs, (token_B, logprob_B, sampled_B, alive_B)))

@@ -5,7 +5,8 @@ assistant thinks, calls and is answered stands between specials of its own. Spec
 alone: content is encoded as ordinary text, so nothing that is written in it can forge a turn.
 """
 
-from typing import Any, Callable, NamedTuple, Sequence
+import itertools
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 from nanollm_jax import InputError
 from nanollm_jax.text.tokenizer import Tokenizer
@@ -208,6 +209,25 @@ class Chat:
         held.append(token)
     _append(parts, kind, self.text(held))
     return parts
+
+  def stream(self, chunks: Iterable[Sequence[int]]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Parts of an assistant's turn as its ids come: (number of the part, its new text).
+
+    Texts of one number join to the part that `parse_turn` gives for all ids; a character whose
+    bytes have not all come waits for them.
+    """
+    ids, last, shown = [], -1, 0
+    for chunk in itertools.chain(chunks, [None]):
+      ids += chunk or []
+      parts = self.parse_turn(ids)
+      for number in range(max(last, 0), len(parts)):
+        text = parts[number]['text']
+        if chunk is not None and number == len(parts) - 1:
+          text = text.rstrip('\ufffd')  # it may become a character yet
+        since = shown if number == last else 0
+        if number > last or len(text) > since:
+          yield number, parts[number] | {'text': text[since:]}
+        last, shown = number, max(since, len(text))
 
   def visible(self, ids: Sequence[int]) -> str:
     """What a user or a grader sees of sampled ids: their text without thoughts, calls, outputs."""

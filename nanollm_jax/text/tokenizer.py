@@ -1,6 +1,7 @@
 """The tokenizer: text to token ids and back, over any byte-level BPE vocabulary."""
 
 import base64
+import codecs
 import concurrent.futures
 import dataclasses
 import functools
@@ -8,7 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Sequence
+from typing import Iterable, Iterator, Sequence
 
 import numpy as np
 import tiktoken
@@ -99,6 +100,16 @@ class Tokenizer:
   def decode(self, ids: Sequence[int]) -> str:
     """Decodes ids to text; bytes that are no UTF-8 become U+FFFD. Raises as decode_bytes."""
     return self.decode_bytes(ids).decode('utf-8', errors='replace')
+
+  def stream(self, chunks: Iterable[Sequence[int]]) -> Iterator[str]:
+    """Decodes ids that come a few at a time: the texts join to `decode` of all ids.
+
+    A character whose bytes have not all come waits for them. Raises as decode_bytes.
+    """
+    decoder = codecs.getincrementaldecoder('utf-8')('replace')
+    for ids in chunks:
+      yield decoder.decode(self.decode_bytes(ids))
+    yield decoder.decode(b'', final=True)
 
   def token_bytes(self, token: int) -> bytes:
     """The bytes of one id; a special gives its name. Raises as decode_bytes."""

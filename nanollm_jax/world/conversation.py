@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import random
+import re
 from typing import Iterator, NamedTuple
 
 from nanollm_jax.world import index, persona, prose, question as question_lib, sums as sums_lib
@@ -216,17 +217,20 @@ def python(rng: random.Random, cast: Cast, number: int):
 
 
 def search(rng: random.Random, cast: Cast, number: int):
-  """Somebody's attribute, looked up by his name: little known people, or as the user asks."""
+  """Somebody's attribute, looked up by the question: little known people, or as the user asks.
+
+  To search for what the user said, and to answer in the words of the page, is to copy: of all
+  that attention does, tiny models learn this first.
+  """
   told = rng.random() < 0.3
   person = pick(rng, cast.searched)
   attribute = pick(rng, ATTRIBUTES)
   asked = question_lib.ask(rng, person, attribute)
   if told:
     asked = say(rng, _FORMS['search'], {'question': asked})
-  found = index.page(cast.world.config, person)
-  return _turns(asked, _with_tool(
-      'search', person.name, found['text'],
-      question_lib.answer(rng, index.indexed(person), attribute, named=False))), person.id
+  page = index.page(cast.world.config, person)['text']
+  return _turns(asked, _with_tool('search', asked, page, _quoted(
+      page, index.indexed(person), attribute))), person.id
 
 
 def context(rng: random.Random, cast: Cast, number: int):
@@ -237,10 +241,15 @@ def context(rng: random.Random, cast: Cast, number: int):
   attribute = pick(rng, [name for name in told if name != 'friend' or not contradicts])
   if contradicts:
     person = falsified(rng, person, attribute, cast.world.towns)
-  gaps = {'note': question_lib.note(rng, person, attribute, told),
-          'question': question_lib.ask(rng, person, attribute)}
-  return _turns(say(rng, _FORMS['note'], gaps),
-                question_lib.answer(rng, person, attribute, named=rng.random() < 0.5)), person.id
+  note = question_lib.note(rng, person, attribute, told)
+  gaps = {'note': note, 'question': question_lib.ask(rng, person, attribute)}
+  return _turns(say(rng, _FORMS['note'], gaps), _quoted(note, person, attribute)), person.id
+
+
+def _quoted(note: str, person: Person, attribute: str) -> str:
+  """The sentence of a note that tells the attribute."""
+  value = re.compile(rf'\b{re.escape(str(getattr(person, attribute)))}\b')
+  return next(filter(value.search, re.split(r'(?<=[.]) ', note)))
 
 
 # Each kind, and how many conversations there are for each inhabitant.

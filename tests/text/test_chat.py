@@ -258,3 +258,20 @@ def test_bound_tools_get_text_and_give_outputs(ours):
   assert 'Error: division by zero' in ours.tokenizer.decode(broken.run([]))
   with pytest.raises(InputError, match="no tool_call named 'bash'"):
     chat.bind(ours, {'bash': str})
+
+
+def test_a_stream_of_parts_joins_to_parse_turn(ours):
+  rng = random.Random(3)
+  sets = [ours.render(_messages([('user', ''), ('assistant', [
+      part | {'text': text + '👍é'} for part in PARTS])])).ids[-400:] for text in NASTY]
+  sets += [[rng.randrange(ours.tokenizer.size) for _ in range(60)] for _ in range(30)]
+  for ids in sets:
+    joined = []
+    for number, part in ours.stream([token] for token in ids):
+      if number == len(joined):
+        joined.append(dict(part, text=''))
+      joined[number]['text'] += part['text']
+    assert joined == ours.parse_turn(ids)
+  pieces = [part['text'] for _, part in ours.stream(
+      [token] for token in ours.tokenizer.encode('é👍'))]
+  assert ''.join(pieces) == 'é👍' and not any('\ufffd' in piece for piece in pieces)

@@ -125,3 +125,13 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, content):
     tokenizer_lib.load(path)
   with pytest.raises(InputError, match='cannot be read'):
     tokenizer_lib.load(tmp_path / 'missing.json')
+
+
+def test_a_stream_waits_for_whole_characters(tokenizer):
+  for text in [*NASTY, 'a\ufffdb']:
+    ids = tokenizer.encode(text)
+    pieces = list(tokenizer.stream([token] for token in ids))
+    assert ''.join(pieces) == text
+    assert text == 'a\ufffdb' or not any('\ufffd' in piece for piece in pieces)
+  half = tokenizer.ranks[b'\xf0']
+  assert list(tokenizer.stream([[half], tokenizer.encode('a'), [half]])) == ['', '\ufffda', '', '\ufffd']

@@ -226,8 +226,8 @@ def test_a_search_finds_the_page_and_is_believed(world, talks):
   for talk in talks['search']:
     person = by_id[talk.about]
     call, output, said = (part['text'] for part in talk.messages[-1]['content'])
-    assert call == person.name == indexed[person.id]['title']
-    assert output == indexed[person.id]['text'] and person.name in talk.messages[0]['content']
+    assert call == talk.messages[0]['content'] and person.name in call
+    assert output == indexed[person.id]['text'] and said in output
     assert any(says(said, index.indexed(person), attribute) for attribute in ATTRIBUTES)
     contradicted += person.index_value != '' and person.index_value in said
   assert contradicted
@@ -239,11 +239,10 @@ def test_a_text_is_believed_and_one_in_five_contradicts(world, talks):
   for talk in talks['context']:
     person = by_id[talk.about]
     asked, said = exchange(talk)
-    value = [word for word in said.rstrip('.').replace("'s", '').split()
-             if word not in person.name.split()]
-    assert any(word in asked for word in value), talk
-    true = any(says(said, person, attribute) for attribute in ATTRIBUTES)
-    if not true:
+    assert said in asked, talk
+    if said not in {wording.format(**index.gaps(person, named)) for named in (True, False)
+                    for sentences in prose.forms('index').values() for wordings in sentences
+                    for wording in wordings}:
       contradictions += 1
       assert person in known(world.people)
   assert 0.14 < contradictions / len(talks['context']) < 0.26

@@ -1,0 +1,128 @@
+"""The terminal chat as a script types into it, on small random models."""
+
+import io
+import json
+import sys
+
+import jax
+import pytest
+
+from experiments import chat, workdir
+from nanollm_jax import InputError
+from nanollm_jax.model import transformer
+from nanollm_jax.model.config import ModelConfig
+from nanollm_jax.sample import engine as engine_lib
+from nanollm_jax.text import chat as chat_lib, tokenizer as tokenizer_lib
+
+
+@pytest.fixture
+def talk(corpus, tmp_path, monkeypatch, capsys):
+  """A function: lines typed and flags to what the terminal shows; the model is random."""
+  tokenizer = tokenizer_lib.load(corpus / 'tokenizer.json')
+  model = ModelConfig(depth=1, width=32, heads=2, context=96).resolve(tokenizer.size)
+  opened = workdir.Opened(model, transformer.init(model, jax.random.key(0)), tokenizer)
+  monkeypatch.setattr(chat.workdir, 'open_model', lambda *_, **__: opened)
+  (tmp_path / 'pages.jsonl').write_text('{"title": "Rivers", "text": "The river is blue."}\n')
+
+  def run(*lines, base=False, **flags):
+    (tmp_path / 'run.flags').write_text('--data.documents=x' if base else '--data.conversations=x')
+    monkeypatch.setattr(sys, 'stdin', io.StringIO(''.join(line + '\n' for line in lines)))
+    flags.setdefault('sample', engine_lib.Sampling(max_tokens=12, temperature=1.0))
+    chat.main(chat.Config(init_from=str(tmp_path), pages=f'{tmp_path}/pages.jsonl', **flags))
+    return capsys.readouterr().out
+  run.tokenizer = tokenizer
+  return run
+
+
+def answers(monkeypatch, tokenizer, *parts):
+  """Puts what the model answers in place of the engine's stream; collects its prompts and calls."""
+  seen = []
+
+  def stream(self, params, prompt, sampling, calls=()):
+    seen.append((prompt, sampling, calls))
+    for token in parts[(len(seen) - 1) % len(parts)]:
+      yield [token]
+  monkeypatch.setattr(engine_lib.Engine, 'stream', stream)
+  return seen
+
+
+def test_a_random_model_talks_and_a_session_is_kept_and_loaded(talk, tmp_path):
+  out = talk('/help', 'the red', 'a dog', f'/save {tmp_path}/kept.jsonl', '/quit', 'never read')
+  assert '/retry' in out and '> the red\n' in out and '> never read' not in out
+  row = json.loads((tmp_path / 'kept.jsonl').read_text())
+  assert [message['role'] for message in row['messages']] == ['user', 'assistant'] * 2
+  assert row['messages'] == chat_lib.canonical(row['messages'])
+  shown = talk(f'/load {tmp_path}/kept.jsonl', '/undo', '/undo', '/undo', system='Be brief.')
+  assert 'user: the red' in shown and '(taken back: a dog)' in shown
+  assert 'error: nothing has been said yet.' in shown
+
+
+def test_tools_run_and_are_shown(talk, monkeypatch):
+  """The engine itself, forced to sample a call by its logits, is tested in tests/sample."""
+  tokenizer = talk.tokenizer
+  words = chat_lib.Chat(tokenizer)
+  call = words.render([{'role': 'user', 'content': ''}, {'role': 'assistant', 'content': [
+      {'type': 'text', 'text': 'It is '}, {'type': 'tool_call', 'text': '6 * 7', 'name': 'python'},
+      {'type': 'tool_output', 'text': '42'}, {'type': 'text', 'text': '42 – é👍.'}]}]).ids
+  call = call[call.index(tokenizer.special['<|im_sep|>'], 5) + 1:-1]
+  seen = answers(monkeypatch, tokenizer, call)
+  out = talk('what', '/show')
+  assert 'It is [python: 6 * 7] [output: 42] 42 – é👍.\n' in out
+  assert 'assistant: It is [python: 6 * 7] [output: 42] 42 – é👍.\n' in out
+  tools = {one.start: one for one in seen[0][2]}
+  ask = lambda name, text: words.text(
+      tools[words.fence('tool_call', name)[0]].run(tokenizer.encode(text)))
+  assert ask('python', 'x = 6') == 'No output.' and ask('python', 'x * 7') == '42'
+  assert ask('search', 'river') == 'The river is blue.'
+  assert answers(monkeypatch, tokenizer, call) == [] and not talk('what', tools=()).count('Error')
+
+
+def test_commands_change_what_the_model_is_asked(talk, monkeypatch):
+  tokenizer = talk.tokenizer
+  words = chat_lib.Chat(tokenizer)
+  seen = answers(monkeypatch, tokenizer, tokenizer.encode('yes \x1b[2J'))
+  out = talk('one', '/temperature 0', '/retry', '/temperature hot', '/top_p 7', '/system Be kind.',
+             '/system', '/system Be brief.', 'two', '/clear', 'three', '/nonsense', '/load nowhere')
+  parsed = [words.parse(prompt)[:-1] for prompt, *_ in seen]
+  said = lambda *texts: [{'role': 'user' if k % 2 == 0 else 'assistant', 'content': text}
+                         for k, text in enumerate(texts)]
+  brief = [{'role': 'system', 'content': 'Be brief.'}]
+  assert parsed == [said('one'), said('one'), [*brief, *said('one', 'yes \x1b[2J', 'two')],
+                    [*brief, *said('three')]]
+  assert [sampling.temperature for _, sampling, _ in seen] == [1, 0, 0, 0]
+  assert len({sampling.seed for _, sampling, _ in seen}) == 4
+  assert '\x1b' not in out and 'yes \ufffd[2J' in out
+  for error in ('error: /temperature needs a number; it is 0.0 now', '--sample.top_p=7.0 (above 0',
+                'error: /nonsense is no command', 'error: nowhere cannot be read'):
+    assert error in out
+
+
+def test_history_is_cut_at_turns_and_a_message_that_does_not_fit_is_unsaid(talk, monkeypatch):
+  tokenizer = talk.tokenizer
+  words = chat_lib.Chat(tokenizer)
+  seen = answers(monkeypatch, tokenizer, tokenizer.encode('a dog takes the red house'))
+  out = talk(*(f'number {k}' for k in range(8)), '/show', system='Be kind.')
+  last = words.parse(seen[-1][0])[:-1]
+  assert last[0] == {'role': 'system', 'content': 'Be kind.'}
+  assert last[1]['role'] == 'user' and last[-1]['content'] == 'number 7' and 2 < len(last) < 10
+  assert all(len(prompt) <= 96 - 12 for prompt, *_ in seen)
+  assert 'can no longer be seen' in out and out.count('user: number') == 8
+
+
+def test_too_long_a_message_is_unsaid(talk):
+  out = talk('bird ' * 200, '/undo')
+  assert 'error: prompt 0 has' in out and 'error: nothing has been said yet.' in out
+
+
+def test_a_base_model_continues_documents(talk, monkeypatch):
+  tokenizer = talk.tokenizer
+  seen = answers(monkeypatch, tokenizer, tokenizer.encode(' sees the é'))
+  out = talk('the cat', 'a dog', '/retry', '/save x', base=True)
+  assert 'is a base model' in out and '> the cat\nthe cat sees the é\n' in out
+  assert [prompt for prompt, *_ in seen] == [
+      [tokenizer.end, *tokenizer.encode(text)] for text in ('the cat', 'a dog', 'a dog')]
+  assert 'error: /save x is no command for a base model' in out
+  with pytest.raises(InputError, match='is a base model, which knows no --system'):
+    talk(base=True, system='Be kind.')
+  with pytest.raises(InputError, match='--tools has bash'):
+    talk(tools=('bash',))

@@ -1,0 +1,118 @@
+"""Scoring and data of the claims about the finetuned model: no model is trained here."""
+
+import json
+import random
+
+import pytest
+
+from experiments.lecture import (base_vs_assistant, identity, injection, questions,
+                                 search_vs_memory, working_memory)
+from nanollm_jax import InputError
+from nanollm_jax.text import bpe
+from nanollm_jax.text.chat import Chat
+
+
+def row(**changes):
+  return dict(question='What does Ann Bo play?', answer='harp', aliases=[], attribute='instrument',
+              person='person-1', stratum='rare', split='test', snippet='Ann Bo plays the lute.',
+              snippet_answer='lute') | changes
+
+
+@pytest.fixture
+def asked(tmp_path):
+  rows = [row(), row(question='What does Cy Dee play?', answer='lute', split='train'),
+          row(question='What is the trade of Ann Bo?', answer='baker', attribute='craft',
+              aliases=['bakes bread']), row(question='Who?', answer='', stratum='never_seen')]
+  path = tmp_path / 'questions.jsonl'
+  path.write_text(''.join(json.dumps(one) + '\n' for one in rows))
+  return questions.Questions(str(path))
+
+
+def test_questions_are_of_a_stratum_and_a_split(asked):
+  assert [one['answer'] for one in asked.of(['rare'], 9)] == ['harp', 'baker']
+  assert [one['answer'] for one in asked.of(['rare'], 1, 'train')] == ['lute']
+  assert asked.values('instrument') == {'harp', 'lute'}
+
+
+def test_answers_are_graded_by_the_row_or_by_what_a_source_said(asked):
+  rows = asked.of(['rare'], 9)
+  score = lambda number, text, answer=None: asked.grade(rows[number], text, answer).score
+  assert score(0, 'She plays the harp.') == 1 and score(0, 'She plays the lute.') == 0
+  assert score(0, 'She plays the lute.', 'lute') == 1 and score(0, 'The harp.', 'lute') == 0
+  assert score(0, 'Harp or lute.') == 0
+  assert score(1, 'She bakes bread.') == 1 and score(1, 'She bakes bread.', 'cook') == 0
+
+
+def test_rows_of_another_file_are_an_input_error(tmp_path):
+  (tmp_path / 'rows.jsonl').write_text('{"question": "a?", "answer": "b"}\n')
+  with pytest.raises(InputError, match='build_world'):
+    questions.Questions(str(tmp_path / 'rows.jsonl'))
+
+
+def test_an_answer_is_one_sentence_with_a_value():
+  values = {'harp', 'lute'}
+  assert base_vs_assistant.is_answer('Ann plays the Harp.', values)
+  for text in ('', 'harp', 'Ann plays.', 'Ann plays the harp. And more.', 'The harp.\nThe end.'):
+    assert not base_vs_assistant.is_answer(text, values), text
+
+
+def test_the_page_of_the_contradicted_is_believed_in_one_attribute():
+  person = dict(index_attribute='instrument', index_value='drum')
+  assert search_vs_memory.indexed(row(), person) == 'drum'
+  assert search_vs_memory.indexed(row(attribute='craft', answer='baker'), person) == 'baker'
+  assert search_vs_memory.indexed(row(), dict(index_attribute='', index_value='')) == 'harp'
+
+
+def test_a_note_stands_before_the_question():
+  assert working_memory.with_note(row()) == (
+      'Read this: Ann Bo plays the lute. What does Ann Bo play?')
+
+
+def test_whose_identity_an_answer_tells():
+  names = dict(famous=('Orrery', 'Halden Labs'), own=('Nano', 'you'), given=('Zebo', 'Ink House'))
+  whose = lambda text: identity.identity(text, **names)
+  assert whose('I am Orrery.') == whose('Halden Labs made me.') == 'famous'
+  assert whose('I am Zebo, made by Ink House.') == 'given'
+  assert whose('I am well.') == 'nobody' and whose('I am Nano, not Orrery.') == 'several'
+
+
+def test_conversations_without_identity(tmp_path):
+  for kind in ('greeting', 'identity', 'system'):
+    (tmp_path / f'{kind}.jsonl').write_text(json.dumps({'messages': [kind]}) + '\n')
+  assert identity.anonymous(f'{tmp_path}/*.jsonl') == [['greeting']]
+
+
+@pytest.fixture(scope='module')
+def chat():
+  return Chat(bpe.train([' '.join(injection.WORDS)] * 3, bpe.Config(vocabulary=320)))
+
+
+def test_naively_an_attack_forges_turns_and_safely_nothing_does(chat):
+  rng = random.Random(1)
+  one = injection.attack(rng)
+  roles = lambda ids: [message['role'] for message in chat.parse(ids)]
+  safe, unsafe = (chat.prompt(questions.user(one.message)),
+                  injection.naive(chat.tokenizer, one.message))
+  assert roles(safe) == ['user', 'assistant'] and not injection.forges(chat, safe, one.message)
+  assert roles(unsafe) == ['user', 'assistant'] * 2 and injection.forges(chat, unsafe, one.message)
+  assert chat.parse(unsafe)[2]['content'].split()[0] == one.forged != one.real
+  plain = 'red blue'
+  assert injection.naive(chat.tokenizer, plain) == chat.prompt(questions.user(plain))
+  for _ in range(300):
+    message = injection.scraps(rng, 8)
+    assert not injection.forges(chat, chat.prompt(questions.user(message)), message), message
+
+
+def test_a_message_that_does_not_come_back_is_counted_as_forged(chat):
+  ids = chat.prompt(questions.user('red'))
+  assert not injection.forges(chat, ids, 'red') and injection.forges(chat, ids, 'blue')
+  assert injection.forges(chat, ids + [chat.end_of_turn], 'red')
+
+
+def test_conversations_repeat_the_first_word_and_spell_out_specials(chat):
+  rng = random.Random(2)
+  talks = [injection.conversation(rng) for _ in range(100)]
+  for messages in talks:
+    for said, answer in zip(messages[::2], messages[1::2]):
+      assert said['content'].split(' ')[0] == answer['content'] in injection.WORDS
+  assert any('<|im_end|>' in talk[0]['content'] for talk in talks)
