@@ -27,9 +27,9 @@ class Config:
   groups: of dots in a row at most.
   """
   workdir: str = 'runs/count_dots'
-  groups: int = 8
-  recipe: arm.Recipe = arm.Recipe(tokens=60, model=ModelConfig(
-      depth=2, width=64, heads=2, context=80))
+  groups: int = 24
+  recipe: arm.Recipe = arm.Recipe(batch_size=16, tokens=160, model=ModelConfig(
+      depth=2, width=64, heads=2, context=208))
 
 
 def main(config: Config) -> None:
