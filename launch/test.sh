@@ -4,4 +4,5 @@
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 install "test,$(extras)"
-exec "$venv/bin/python" -m pytest -q "$@" tests
+# Two workers: compiling uses one core. A file stays with one of them, and shares what it compiled.
+exec "$venv/bin/python" -m pytest -q -n 2 --dist loadfile "$@" tests
