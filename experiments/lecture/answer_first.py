@@ -1,4 +1,4 @@
-"""The lecture: steps before the answer help; steps behind it only justify what was said.
+"""The lecture: steps before the answer help; steps behind it come too late.
 
 Three operations on a clock. Tiny models learn to tell the steps and then the answer, the answer and
 then the same steps, or the answer alone.
@@ -52,7 +52,7 @@ def main(config: Config) -> None:
       f'{direct:.0%} alone; of {len(wrong)} wrong answers the steps behind justify {fits:.0%} +- '
       f'{error:.0%} and contradict the others',
       expected='steps first at least 90%, the answer first no better than the answer alone (chance '
-      f'{chance:.0%}); a large model would justify most of its wrong answers',
+      f'{chance:.0%})',
       holds=steps >= 0.9 and first < direct + noise and first < steps - noise,
       otherwise='more --recipe.steps, until the steps are learned',
       picture=dict(title='Where the steps stand', series=series, ylabel='share right',

@@ -219,8 +219,7 @@ def python(rng: random.Random, cast: Cast, number: int):
 def search(rng: random.Random, cast: Cast, number: int):
   """Somebody's attribute, looked up by the question: little known people, or as the user asks.
 
-  To search for what the user said, and to answer in the words of the page, is to copy: of all
-  that attention does, tiny models learn this first.
+  Both the search, in the user's words, and the answer, in the page's, are copies.
   """
   told = rng.random() < 0.3
   person = pick(rng, cast.searched)
