@@ -26,7 +26,6 @@ run experiments.lecture.in_context
 run experiments.sft --flagfile=$configs/sft/laptop.flags
 run experiments.evaluate --flagfile=$configs/evaluate/laptop.flags
 run experiments.lecture.base_vs_assistant
-run experiments.lecture.search_vs_memory
 echo
 echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s: open runs/pretrain/report.html and runs/sft/report.html, and talk to both:"
 echo '  bash launch/local.sh experiments.generate --init_from=runs/pretrain "Once"'
