@@ -16,6 +16,7 @@ from nanollm_jax.objectives import language
 TOY = dict(vocabulary=64, depth=2, width=16, head_size=8, context=16)
 
 
+@pytest.mark.slow
 def test_training_on_a_toy(monkeypatch, tmp_path, capsys):
   monkeypatch.setitem(train.SIZES, '1M', (8, TOY))  # a row for each pretended device
   monkeypatch.setattr(train, 'matmul_peak', lambda: 1e9)
@@ -33,6 +34,7 @@ def test_training_on_a_toy(monkeypatch, tmp_path, capsys):
     train.BenchConfig(sizes=('2M',))
 
 
+@pytest.mark.slow
 def test_decoding_on_a_toy(tmp_path, capsys):
   decode.main(decode.Config(decode.BenchConfig(
       sizes=('toy',), rows=('1', '3'), new=8, rounds=2, row_by_row=True,
