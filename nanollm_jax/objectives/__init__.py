@@ -14,6 +14,7 @@ class Terms(NamedTuple):
   """A loss summed over its elements, their weight, and metrics as (sum, weight) pairs.
 
   Sums and weights add over microbatches and devices; the step divides once, at the end.
+  A metric named `..._max` is (maximum >= 0, 1): its larger one is kept instead of the sum.
   """
   loss: jax.Array
   weight: jax.Array

@@ -12,6 +12,11 @@ Batch = dict[str, jax.Array]
 Apply = Callable[..., Any]
 
 
+def shift(x_BT: jax.Array) -> jax.Array:
+  """What belongs to the next token, at the position that predicts it; zero at the end."""
+  return jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
+
+
 def next_token_targets(batch: Batch) -> tuple[jax.Array, jax.Array]:
   """Targets int32 [B, T] and weights float32 [B, T] of a packed batch.
 
@@ -19,7 +24,6 @@ def next_token_targets(batch: Batch) -> tuple[jax.Array, jax.Array]:
   padding (segment 0) have none. `batch['loss_mask']` (of the targets' own positions) may narrow.
   """
   tokens_BT, segment_ids_BT = batch['tokens'], batch['segment_ids']
-  shift = lambda x_BT: jnp.pad(x_BT[:, 1:], ((0, 0), (0, 1)))
   weights_BT = (shift(segment_ids_BT) == segment_ids_BT) & (segment_ids_BT > 0)
   if 'loss_mask' in batch:
     weights_BT &= shift(batch['loss_mask']) > 0

@@ -12,17 +12,32 @@ import jax.numpy as jnp
 CHUNK = 128  # positions of a row whose logits exist at one time
 
 
-def logprobs(hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array,
-             chunk: int = CHUNK) -> jax.Array:
-  """float32 log p(target) [B, T]; differentiable, the logits are recomputed backwards."""
+def logprobs(hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, chunk: int = CHUNK,
+             temperature: float = 1.0) -> jax.Array:
+  """float32 log p(target) [B, T] at a temperature; its gradient computes the logits again."""
+  return _logprobs_scan(hidden_BTD, head_VD, targets_BT, chunk, temperature, False)[0]
 
+
+def logprobs_and_entropy(
+    hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array, chunk: int = CHUNK,
+    temperature: float = 1.0) -> tuple[jax.Array, jax.Array]:
+  """`logprobs`, and the entropy float32 [B, T], in nats, of what each target is drawn from."""
+  return _logprobs_scan(hidden_BTD, head_VD, targets_BT, chunk, temperature, True)
+
+
+def _logprobs_scan(hidden_BTD, head_VD, targets_BT, chunk, temperature, entropy: bool):
   @jax.checkpoint
   def one_chunk(_, inputs):
-    logits_BCV = _logits(inputs[0], head_VD)
-    return None, _pick(logits_BCV, inputs[1]) - jax.nn.logsumexp(logits_BCV, axis=-1)
+    logits_BCV = _logits(inputs[0], head_VD) / temperature
+    normaliser_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
+    logprob_BC = _pick(logits_BCV, inputs[1]) - normaliser_BC
+    if not entropy:
+      return None, (logprob_BC,)
+    logprob_BCV = logits_BCV - normaliser_BC[..., None]
+    return None, (logprob_BC, -jnp.sum(jnp.exp(logprob_BCV) * logprob_BCV, axis=-1))
 
-  _, out = jax.lax.scan(one_chunk, None, _chunks((hidden_BTD, targets_BT), chunk))
-  return _join(out, hidden_BTD.shape[1])
+  _, outputs = jax.lax.scan(one_chunk, None, _chunks((hidden_BTD, targets_BT), chunk))
+  return tuple(_join(out, hidden_BTD.shape[1]) for out in outputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -48,21 +63,27 @@ def cross_entropy(hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Arr
 
 
 def _cross_entropy_scan(hidden_BTD, head_VD, targets_BT, weights_BT, chunk, gradients: bool):
+  V, D = head_VD.shape
+
   def one_chunk(carry, inputs):
     total, head_gradient_VD = carry
     hidden_BCD, targets_BC, weights_BC = inputs
-    logits_BCV = _logits(hidden_BCD, head_VD)
-    normaliser_BC = jax.nn.logsumexp(logits_BCV, axis=-1)
-    logprob_BC = _pick(logits_BCV, targets_BC) - normaliser_BC
-    total -= jnp.sum(weights_BC * logprob_BC)
+    rows = targets_BC.shape
+    # Two dimensions: XLA's CPU copies and transposes the operands of products in three.
+    hidden_ND = hidden_BCD.reshape(-1, D)
+    targets_N, weights_N = targets_BC.ravel(), weights_BC.ravel()
+    logits_NV = _logits(hidden_ND, head_VD)
+    normaliser_N = jax.nn.logsumexp(logits_NV, axis=-1)
+    logprob_N = _pick(logits_NV, targets_N) - normaliser_N
+    total -= jnp.sum(weights_N * logprob_N)
     if not gradients:
-      return (total, head_gradient_VD), logprob_BC
-    one_hot_BCV = targets_BC[..., None] == jnp.arange(head_VD.shape[0])
-    error_BCV = weights_BC[..., None] * (jnp.exp(logits_BCV - normaliser_BC[..., None]) - one_hot_BCV)
-    error_BCV = error_BCV.astype(hidden_BCD.dtype)
-    head_gradient_VD += jnp.einsum('BCV,BCD->VD', error_BCV, hidden_BCD,
-                                   preferred_element_type=jnp.float32)
-    return (total, head_gradient_VD), (logprob_BC, jnp.einsum('BCV,VD->BCD', error_BCV, head_VD))
+      return (total, head_gradient_VD), logprob_N.reshape(rows)
+    one_hot_NV = targets_N[:, None] == jnp.arange(V)
+    error_NV = weights_N[:, None] * (jnp.exp(logits_NV - normaliser_N[:, None]) - one_hot_NV)
+    error_NV = error_NV.astype(hidden_ND.dtype)
+    head_gradient_VD += jnp.matmul(error_NV.T, hidden_ND, preferred_element_type=jnp.float32)
+    hidden_gradient_BCD = (error_NV @ head_VD).reshape(*rows, D)
+    return (total, head_gradient_VD), (logprob_N.reshape(rows), hidden_gradient_BCD)
 
   start = jnp.zeros(head_VD.shape if gradients else (), jnp.float32)
   (total, head_gradient), outputs = jax.lax.scan(
@@ -88,12 +109,12 @@ def _backward(chunk, residuals, cotangents):
 cross_entropy.defvjp(_forward, _backward)
 
 
-def _logits(hidden_BCD, head_VD):
-  return jnp.einsum('BCD,VD->BCV', hidden_BCD, head_VD, preferred_element_type=jnp.float32)
+def _logits(hidden, head_VD):
+  return jnp.einsum('...D,VD->...V', hidden, head_VD, preferred_element_type=jnp.float32)
 
 
-def _pick(logits_BCV, targets_BC):
-  return jnp.take_along_axis(logits_BCV, targets_BC[..., None], axis=-1)[..., 0]
+def _pick(logits, targets):
+  return jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
 
 
 def _chunks(arrays, chunk: int):

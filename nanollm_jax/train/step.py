@@ -23,7 +23,8 @@ def train_step(state: State, batch: dict[str, jax.Array], *, objective: Objectiv
   Args:
     state: the state, donated by the caller.
     batch: arrays whose first axis is the global batch.
-    objective: returns summed loss, weight, and metrics as (sum, weight).
+    objective: returns summed loss, weight, and metrics as (sum, weight); of a metric named
+      `..._max` microbatches give the larger, at least 0, instead of the sum.
     optimizer: an optax transformation.
     microbatches: parts of the batch that are run one after another.
 
@@ -65,10 +66,18 @@ def accumulate(objective: Objective, params: Any, batch: dict[str, jax.Array], k
 
   def body(total, inputs):
     part, index = inputs
-    return jax.tree.map(jnp.add, total, gradients_of(part, jax.random.fold_in(key, index))), None
+    return _add(total, gradients_of(part, jax.random.fold_in(key, index))), None
 
   parts = jax.tree.map(split, batch)
   first = jax.tree.map(lambda x: x[0], parts)
   zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
                        jax.eval_shape(gradients_of, first, key))
   return jax.lax.scan(body, zeros, (parts, jnp.arange(microbatches)))[0]
+
+
+def _add(total: tuple[Any, Any], part: tuple[Any, Any]) -> tuple[Any, Any]:
+  """Sums gradients and terms; of a metric named `..._max` the larger is kept."""
+  gradients, terms = jax.tree.map(jnp.add, total, part)
+  largest = {name: jax.tree.map(jnp.maximum, total[1].metrics[name], part[1].metrics[name])
+             for name in terms.metrics if name.endswith('_max')}
+  return gradients, terms._replace(metrics=terms.metrics | largest)

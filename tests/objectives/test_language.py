@@ -37,6 +37,29 @@ def test_chunked_equals_plain_in_value_and_gradient(chunk):
     np.testing.assert_allclose(recomputed, theirs, atol=1e-5)
 
 
+@pytest.mark.parametrize('chunk,temperature', ((7, 1.0), (50, 0.6), (128, 1.5)))
+def test_log_probs_and_entropy_at_a_temperature_equal_plain(chunk, temperature):
+  hidden, head, targets, weights = arrays()
+
+  def reference(hidden, head):
+    logprob = jax.nn.log_softmax(hidden @ head.T / temperature)
+    picked = jnp.take_along_axis(logprob, targets[..., None], -1)[..., 0]
+    return picked, -jnp.sum(jnp.exp(logprob) * logprob, -1)
+
+  def summed(function):
+    total = lambda *args: sum(jnp.sum(weights * x) for x in function(*args))
+    return jax.jit(jax.grad(total, (0, 1)))(hidden, head)
+
+  ours = lambda hidden, head: logprobs.logprobs_and_entropy(
+      hidden, head, targets, chunk, temperature)
+  alone = logprobs.logprobs(hidden, head, targets, chunk, temperature)
+  for one, other in zip((*ours(hidden, head), alone), (*reference(hidden, head),
+                                                       reference(hidden, head)[0])):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)
+  for one, other in zip(summed(ours), summed(reference)):
+    np.testing.assert_allclose(one, other, atol=2e-5)
+
+
 def test_gradient_against_finite_differences():
   hidden, head, targets, weights = arrays(1, 5, 4, 6)
   loss = jax.jit(lambda h: logprobs.cross_entropy(h, head, targets, weights, 3)[0])
@@ -49,9 +72,12 @@ def test_gradient_against_finite_differences():
 
 def test_logits_are_never_materialised_whole():
   hidden, head, targets, weights = arrays(2, 512, 8, 1000)
-  loss = lambda h, w: logprobs.cross_entropy(h, w, targets, weights)[0]
-  text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head))
-  assert '2,128,1000' in text and '2,512,1000' not in text
+  fused = lambda h, w: logprobs.cross_entropy(h, w, targets, weights)[0]
+  both = lambda h, w: sum(x.sum() for x in logprobs.logprobs_and_entropy(h, w, targets))
+  for loss in (fused, both):
+    text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head))
+    assert '2,128,1000]' in text or '256,1000]' in text
+    assert '2,512,1000]' not in text and '1024,1000]' not in text
 
 
 class Out(NamedTuple):

@@ -43,6 +43,19 @@ def test_accumulation_weights_by_tokens():
   assert whole[1].weight == sum(min(32, 8 + 3 * row) - 1 for row in range(8))
 
 
+@pytest.mark.parametrize('microbatches', (1, 2, 4))
+def test_a_metric_named_max_keeps_the_largest(microbatches):
+  def objective(weights, data, key):
+    loss, one = jnp.sum(weights['w'] * data['x']), jnp.float32(1)
+    return language.Terms(loss, one, {'x': (loss, jnp.float32(data['x'].size)),
+                                      'x_max': (jnp.max(data['x']), one)})
+  optimizer = optax.sgd(0.1)
+  state = state_lib.create({'w': jnp.array(1.0)}, optimizer, KEY)
+  _, metrics = train_step(state, {'x': jnp.array([1.0, 7.0, 0.0, 2.0])}, objective=objective,
+                          optimizer=optimizer, microbatches=microbatches)
+  assert metrics['x'] == 2.5 and metrics['x_max'] == 7
+
+
 def test_a_step_by_hand():
   """Plain gradient descent on mean of (w - x)^2 over weighted elements."""
   def objective(weights, data, key):
