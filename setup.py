@@ -34,5 +34,7 @@ setuptools.setup(
         'tpu': ['jax[tpu]>=0.10.2,<0.13'],
         'eval': ['lm-eval>=0.4.13'],
         'torch': ['torch>=2.6'],
+        'trl': ['torch>=2.6', 'transformers>=5', 'trl==1.16.0'],
+        'hf': ['torch>=2.6', 'transformers>=5'],
     },
 )

@@ -29,7 +29,7 @@ HELP = """\
 /save FILE     adds the conversation to a file of rows, as experiments.sft reads them
 /load FILE     goes on with the last conversation of such a file
 /temperature X, /top_k N, /top_p X, /max_tokens N, /seed N: how answers are sampled
-/quit          ends (so does Ctrl-D); Ctrl-C stops an answer"""
+/quit          ends (so does Ctrl-D); Ctrl-C stops an answer, or drops what is typed"""
 _CONTROL = re.compile(r'[\0-\x08\x0b-\x1f\x7f-\x9f]')  # what a text might do to the terminal
 
 
@@ -107,8 +107,12 @@ class Talk:
       self.messages = before
       raise
     except KeyboardInterrupt:
-      self.note(' (stopped)', end='')
-    print()
+      self.note(' (stopped)')
+      if not ids:  # nothing was answered, so nothing was asked
+        self.messages = before
+        return
+    else:
+      print()
     self._answers += 1
     if self.base:
       self.messages = self.messages[-1:]  # documents have nothing to do with each other
@@ -188,11 +192,12 @@ class Talk:
                          'them.')
 
   def _set(self, name: str, value: str) -> None:
+    now = getattr(self.sampling, name)
     try:
-      number = type(getattr(self.sampling, name))(value)
+      number = type(now)(value)
     except ValueError:
-      raise InputError(f'/{name} needs a number; it is {getattr(self.sampling, name)} '
-                       'now.') from None
+      whole = 'whole ' * isinstance(now, int)
+      raise InputError(f'/{name} needs a {whole}number; it is {now} now.') from None
     self.sampling = dataclasses.replace(self.sampling, **{name: number})
 
   def _save(self, path: str) -> None:
@@ -249,7 +254,12 @@ def lines(history: pathlib.Path) -> Iterator[str]:
     readline.read_history_file(history)
   try:
     while True:
-      yield input('> ')
+      try:
+        line = input('> ')
+      except KeyboardInterrupt:  # as in a shell: the line is dropped, no more
+        print()
+        continue
+      yield line
   except EOFError:
     print()
   finally:

@@ -1,5 +1,6 @@
 """A training run: what every stage shares, whatever its batches are and whatever it minimises."""
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any, Callable, Iterable
@@ -20,11 +21,15 @@ class Run:
   config: a stage's resolved config: workdir, init_from, model, optim, fit and mesh.
   apply: the model, (params, tokens, positions, segment_ids) -> Output.
   log: takes numbers and texts, from `start` on.
+  beside: first values of parameters that the stage has beside the model's, by their own names.
+  tokens: positions of an element of the batch; by default a row of the context.
   """
 
-  def __init__(self, stage: str, config: Any, tokenizer: Any):
+  def __init__(self, stage: str, config: Any, tokenizer: Any, *,
+               beside: transformer.Params | None = None, tokens: int = 0):
     fit = config.fit
     self.stage, self.config = stage, config
+    self._beside, self._tokens = beside or {}, tokens or config.model.context
     self.mesh = mesh_lib.make(config.mesh)
     mesh_lib.check(self.mesh, fit.batch_size, fit.microbatches,
                    model_lib.sharded_sizes(config.model))
@@ -37,10 +42,11 @@ class Run:
     self.put = functools.partial(mesh_lib.put, self.mesh)
     self._optimizer = optim.make(config.optim, config.optim.learning_rate, fit.steps)
 
-  def batches(self, source: Any, **changes: Any) -> Any:
-    """Packed batches of our process's slice of a source; see `pipeline.batches`."""
+  def batches(self, source: Any, make: Callable[..., Any] = pipeline.batches,
+              **changes: Any) -> Any:
+    """Batches of our process's slice of a source, packed if not made in another way."""
     fit = self.config.fit
-    return pipeline.batches(source, **dict(
+    return make(source, **dict(
         batch_size=fit.batch_size // jax.process_count(), length=self.config.model.context,
         seed=fit.seed, process_index=jax.process_index(), process_count=jax.process_count(),
     ) | changes)
@@ -49,15 +55,17 @@ class Run:
     """Makes the state: from our newest checkpoint, else --init_from prepared, else fresh."""
     config = self.config
     with mesh_lib.use(self.mesh):
-      self._state, self._shardings = fresh(config, self.mesh, self._optimizer)
+      self._state, self._shardings = fresh(config, self.mesh, self._optimizer,
+                                             self._beside)
       if self.checkpoints.latest() is not None:
         target = workdir.with_sharding(self._state, self._shardings)
         self._state, position = self.checkpoints.restore(target)
         if position is not None:
           batches.set_state(position)
       elif config.init_from:
-        self._state = self._state._replace(params=prepare(_loaded(config, self.mesh)))
-    tokens = config.fit.batch_size * config.model.context
+        loaded = prepare(_loaded(config, self.mesh))
+        self._state = self._state._replace(params=self._state.params | loaded)
+    tokens = config.fit.batch_size * self._tokens
     self.log = metrics.Log(
         config.workdir, from_step=int(self._state.step), steps=config.fit.steps,
         tokens_per_step=tokens, flops_per_step=tokens * model_lib.flops_per_token(config.model))
@@ -67,12 +75,12 @@ class Run:
     """Says what is about to happen, with the formulas behind the numbers."""
     model, fit, step = self.config.model, self.config.fit, int(self._state.step)
     name, in_the_way = model.exportable_as()
-    tokens = fit.steps * fit.batch_size * model.context
+    tokens = fit.steps * fit.batch_size * self._tokens
     say = self.log.say
     say(f'{model.family} {model.depth} layers x {model.width}: {self.parameters:,} parameters; '
         + (f'exports as {name}' if name else f'not exportable ({", ".join(in_the_way)})'))
     say(model_lib.flops_formula(model))
-    say(f'{fit.steps:,} steps x {fit.batch_size} rows x {model.context} = {tokens:,} tokens '
+    say(f'{fit.steps:,} steps x {fit.batch_size} rows x {self._tokens} = {tokens:,} tokens '
         f'({tokens / self.parameters:.1f} a parameter), peak learning rate '
         f'{self.config.optim.learning_rate:g}')
     say(f'mesh {dict(self.mesh.shape)} on {jax.devices()[0].device_kind}'
@@ -94,24 +102,28 @@ class Run:
         functools.partial(step_lib.train_step, objective=objective, optimizer=self._optimizer,
                           microbatches=config.fit.microbatches),
         donate_argnums=0, out_shardings=(self._shardings, None))
-    try:
-      with mesh_lib.use(self.mesh):
-        return loop.fit(self._state, step, batches, config=config.fit, put=self.put, log=self.log,
-                        checkpoints=self.checkpoints, hooks=hooks)
-    finally:
-      self.log.close()
-      batches.close()
-      self.checkpoints.close()
-      if jax.process_index() == 0:
-        self.log.say(f'wrote {report.write(config.workdir, f"{self.stage}: {config.workdir}")}')
+    with contextlib.ExitStack() as last:  # each of them is done, though a full disk stop another
+      last.callback(self._report)
+      for part in (self.checkpoints, batches, self.log):
+        last.callback(part.close)
+      last.enter_context(mesh_lib.use(self.mesh))
+      return loop.fit(self._state, step, batches, config=config.fit, put=self.put, log=self.log,
+                      checkpoints=self.checkpoints, hooks=hooks)
+
+  def _report(self) -> None:
+    if jax.process_index() == 0:
+      folder = self.config.workdir
+      self.log.say(f'wrote {report.write(folder, f"{self.stage}: {folder}")}')
 
 
-def fresh(config: Any, mesh: Any, optimizer: Any) -> tuple[Any, Any]:
-  """The first state, born sharded, and its shardings."""
+def fresh(config: Any, mesh: Any, optimizer: Any,
+          beside: transformer.Params | None = None) -> tuple[Any, Any]:
+  """The first state, born sharded, and its shardings; what is `beside` the model is replicated."""
   param_shardings = mesh_lib.tree_sharding(mesh, transformer.logical_axes(config.model))
   def build(key):
     params_key, key = jax.random.split(key)
-    return state_lib.create(transformer.init(config.model, params_key), optimizer, key)
+    params = transformer.init(config.model, params_key) | (beside or {})
+    return state_lib.create(params, optimizer, key)
   key = jax.random.key(config.fit.seed)
   shardings = mesh_lib.like_params(jax.eval_shape(build, key), param_shardings, mesh)
   return mesh_lib.born(mesh, build, shardings, key), shardings

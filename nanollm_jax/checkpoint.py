@@ -12,6 +12,10 @@ from orbax.checkpoint import v1 as ocp
 
 from nanollm_jax import InputError
 
+# What the system says of a write, and what that means.
+FULL = {'No space left': 'the disk is full', 'quota exceeded': 'the disk quota is used up',
+        'File too large': 'a file may not grow as large here as it must (see ulimit -f)'}
+
 
 class Checkpoints:
   """The folder `checkpoints/` of a workdir; one subfolder a step, the newest `keep` are kept.
@@ -54,13 +58,13 @@ class Checkpoints:
     with _save_errors(self.directory):
       self._orbax.close()
 
-  def restore(self, abstract_state: Any, step: int | None = None) -> tuple[Any, Any]:
-    """Reads a step (default: the newest) in the shapes and shardings of `abstract_state`.
+  def restore(self, abstract_state: Any) -> tuple[Any, Any]:
+    """Reads the newest step in the shapes and shardings of `abstract_state`.
 
     Returns the state and this process's data state (None where the process count has changed).
     Raises InputError where the shapes differ: the workdir is of another model.
     """
-    step = self.latest() if step is None else step
+    step = self.latest()
     try:
       found = self._orbax.load_checkpointables(step, dict(state=abstract_state, data=None))
     except (ValueError, KeyError, OSError) as error:
@@ -98,12 +102,11 @@ def _save_errors(directory: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except (OSError, ValueError, RuntimeError) as error:
-    if not any(words in str(error) for words in ('No space left', 'RESOURCE_EXHAUSTED',
-                                                 'Disk quota')):
+    if not (why := next((FULL[words] for words in FULL if words in str(error)), '')):
       raise
-    raise InputError(f'the disk is full, the checkpoint in {directory} could not be written: '
-                     'free some space and start the same command again; it goes on from the '
-                     'newest whole checkpoint.') from error
+    raise InputError(f'{why}: a checkpoint in {directory} could not be written. Make room and '
+                     'start the same command again; it goes on from the newest whole '
+                     'checkpoint.') from error
 
 
 def _gather(text: str) -> list[str]:

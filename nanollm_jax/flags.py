@@ -12,13 +12,17 @@ import pathlib
 import re
 import sys
 import typing
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from absl import app
 from absl import flags as absl_flags
 from absl import logging
 
 from nanollm_jax import InputError
+
+DEFINE = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer,
+          float: absl_flags.DEFINE_float, str: absl_flags.DEFINE_string}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, the largest file allowed
 
 
 def leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:
@@ -46,51 +50,42 @@ def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -
   `| None`, where None means "follows from the other flags". The whole config is built again
   as a flag validator, so what its __post_init__ refuses is a flag error with its sentence.
   """
-  names = []
+  options = {'flag_values': flag_values, 'module_name': sys.argv[0]}
   for name, hint, value, help_text in leaves(config):
-    _define_one(name, hint, value, help_text, flag_values)
-    names.append(name)
+    if type(None) in typing.get_args(hint):  # of `int | None`
+      hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is typing.Literal:
+      absl_flags.DEFINE_enum(name, value, typing.get_args(hint), help_text, **options)
+    elif typing.get_origin(hint) is tuple:
+      absl_flags.DEFINE_list(name, list(value), help_text, **options)
+    else:
+      DEFINE[hint](name, value, help_text, **options)
 
-  def validate(values: dict[str, Any]) -> bool:
+  def validate(values: Mapping[str, Any]) -> bool:
     try:
-      _rebuild(config, values.__getitem__)
+      _rebuild(config, values)
     except InputError as error:
       raise absl_flags.IllegalFlagValueError(str(error)) from error
     return True
 
-  if names:
-    absl_flags.register_multi_flags_validator(names, validate, flag_values=flag_values)
+  absl_flags.register_multi_flags_validator(
+      [name for name, *_ in leaves(config)], validate, flag_values=flag_values)
 
 
-def _define_one(name: str, hint: Any, value: Any, help_text: str, flag_values: Any) -> None:
-  options = {'flag_values': flag_values, 'module_name': sys.argv[0]}
-  if type(None) in typing.get_args(hint):  # of `int | None`
-    hint = typing.get_args(hint)[0]
-  if typing.get_origin(hint) is typing.Literal:
-    absl_flags.DEFINE_enum(name, value, list(typing.get_args(hint)), help_text, **options)
-  elif typing.get_origin(hint) is tuple:
-    absl_flags.DEFINE_list(name, list(value), help_text, **options)
-  else:
-    kinds = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer,
-             float: absl_flags.DEFINE_float, str: absl_flags.DEFINE_string}
-    kinds[hint](name, value, help_text, **options)
-
-
-def _rebuild(config: Any, value_of: Callable[[str], Any], prefix: str = '') -> Any:
-  values = {}
+def _rebuild(config: Any, values: Mapping[str, Any], prefix: str = '') -> Any:
+  fields = {}
   for field in dataclasses.fields(config):
     value, name = getattr(config, field.name), prefix + field.name
     if dataclasses.is_dataclass(value):
-      values[field.name] = _rebuild(value, value_of, f'{name}.')
+      fields[field.name] = _rebuild(value, values, f'{name}.')
     else:
-      given = value_of(name)
-      values[field.name] = tuple(given) if isinstance(given, list) else given
-  return type(config)(**values)
+      fields[field.name] = tuple(values[name]) if isinstance(value, tuple) else values[name]
+  return type(config)(**fields)
 
 
 def read(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> Any:
   """Returns a config of the same class whose leaves hold the parsed flags' values."""
-  return _rebuild(config, lambda name: flag_values[name].value)
+  return _rebuild(config, {name: flag_values[name].value for name, *_ in leaves(config)})
 
 
 def parse(config: Any, text: str) -> Any:
@@ -121,8 +116,11 @@ def save(config: Any, workdir: str | pathlib.Path) -> None:
   try:
     path = pathlib.Path(workdir)
     path.mkdir(parents=True, exist_ok=True)
-    (path / 'run.flags').write_text(to_text(config))
+    (path / 'run.flags.partial').write_text(to_text(config))  # a full disk leaves the old one
+    (path / 'run.flags.partial').replace(path / 'run.flags')
   except OSError as error:
+    if error.errno in FULL:
+      raise
     raise InputError(f'--workdir={workdir} cannot be written ({error.strerror}): '
                      'give a folder that you may write to.') from error
 
@@ -141,7 +139,7 @@ def run(main: Callable[..., None], config_class: type) -> None:
 
   def start(argv: Sequence[str]) -> None:
     if not absl_flags.FLAGS['verbosity'].present:
-      logging.set_verbosity(logging.ERROR)  # orbax tells of every step of a save otherwise
+      logging.set_verbosity(logging.FATAL)  # orbax tells of each save, and each thread of a failed one
     if argv[1:] and not takes_words:
       raise app.UsageError(f'unexpected word {argv[1]!r}: flags begin with -- and values '
                            'follow after =.')
@@ -150,10 +148,11 @@ def run(main: Callable[..., None], config_class: type) -> None:
     except InputError as error:
       sys.exit(f'error: {error}')
     except OSError as error:
-      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      if error.errno not in FULL:
         raise
-      sys.exit(f'error: the disk is full ({error.filename or "while writing"}): free some '
-               'space and start again; what was saved before stays good.')
+      where = error.filename or getattr(read(config), 'workdir', 'a file')
+      sys.exit(f'error: {where} could not be written ({error.strerror}): make room and start the '
+               'same command again; what was saved before stays good.')
     except KeyboardInterrupt:
       sys.exit('stopped.')
 

@@ -13,37 +13,34 @@ import jax
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
-# Dense bf16 FLOP/s of one chip, by device kind (vendors' data sheets).
-PEAK_FLOPS = {
-    'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L4': 121e12, 'RTX 4090': 165e12,
-    'TPU v4': 275e12, 'TPU v5 lite': 197e12, 'TPU v5e': 197e12, 'TPU v5p': 459e12,
-    'TPU v5': 459e12, 'TPU v6 lite': 918e12, 'TPU v6e': 918e12,
+# By the kind of a device: dense bf16 FLOP/s, bytes/s of its memory (vendors' data sheets).
+PEAKS = {
+    'H200': (989e12, 4.8e12), 'H100': (989e12, 3.35e12), 'A100': (312e12, 2.04e12),
+    'L4': (121e12, 3.0e11), 'RTX 4090': (165e12, 1.01e12), 'TPU v4': (275e12, 1.23e12),
+    'TPU v5 lite': (197e12, 8.2e11), 'TPU v5e': (197e12, 8.2e11), 'TPU v5': (459e12, 2.77e12),
+    'TPU v6 lite': (918e12, 1.64e12), 'TPU v6e': (918e12, 1.64e12),
 }
+SHORT = {'loss': 'loss', 'bits_per_byte': 'bits/byte', 'tokens_per_second': 'tok/s', 'mfu': 'MFU',
+         'streak': 'not finite in a row'}  # what the terminal says of a step
 
 
-# Bytes/s of the memory of one chip, from the same sheets.
-PEAK_BANDWIDTH = {
-    'H200': 4.8e12, 'H100': 3.35e12, 'A100': 2.04e12, 'L4': 3.0e11, 'RTX 4090': 1.01e12,
-    'TPU v4': 1.23e12, 'TPU v5 lite': 8.2e11, 'TPU v5e': 8.2e11, 'TPU v5p': 2.77e12,
-    'TPU v5': 2.77e12, 'TPU v6 lite': 1.64e12, 'TPU v6e': 1.64e12,
-}
+def peak_flops() -> float | None:
+  """Peak bf16 FLOP/s of one device, or None where it is not known (a CPU, say)."""
+  return _peaks()[0]
 
 
-def peak_flops(device: jax.Device | None = None) -> float | None:
-  """Peak bf16 FLOP/s of a device, or None where it is not known (a CPU, say)."""
-  return _of_device(PEAK_FLOPS, device)
+def peak_bandwidth() -> float | None:
+  """Peak bytes/s of one device's memory, or None where it is not known."""
+  return _peaks()[1]
 
 
-def peak_bandwidth(device: jax.Device | None = None) -> float | None:
-  """Peak bytes/s of a device's memory, or None where it is not known."""
-  return _of_device(PEAK_BANDWIDTH, device)
-
-
-def _of_device(peaks: dict[str, float], device: jax.Device | None) -> float | None:
-  kind = (device or jax.devices()[0]).device_kind
-  return next((peak for name, peak in peaks.items() if name in kind), None)
+def _peaks() -> tuple[float | None, float | None]:
+  kind = jax.devices()[0].device_kind
+  return next((peaks for name, peaks in PEAKS.items() if name in kind), (None, None))
 
 
 def environment() -> dict[str, Any]:
@@ -103,14 +100,18 @@ class Log:
     self._writes = jax.process_index() == 0
     self._last = (from_step, time.perf_counter())
     self._aside = 0.0
-    peak = peak_flops()
-    self._peak = peak * jax.device_count() if peak else None
     if not self._writes:
       return
-    workdir = pathlib.Path(workdir)
-    self._metrics = journal(workdir / 'metrics.jsonl', from_step)
-    self._samples = journal(workdir / 'samples.jsonl', from_step)
-    self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=from_step + 1)
+    workdir, self._open = pathlib.Path(workdir), contextlib.ExitStack()
+    self._metrics, self._samples = (
+        self._open.enter_context(journal(workdir / f'{name}.jsonl', from_step))
+        for name in ('metrics', 'samples'))
+    (workdir / 'tensorboard').mkdir(exist_ok=True)
+    # Not a SummaryWriter: its thread dies of a full disk, and then its queue blocks the run.
+    self._board = EventsWriter(str(workdir / 'tensorboard' / 'events'))
+    self._open.callback(self._board.close)
+    self._board.write_event(  # TensorBoard forgets what a killed run has written after this step
+        Event(step=from_step + 1, session_log=SessionLog(status=SessionLog.START)))
     self._console = Console(highlight=False)
     self._progress = Progress(
         TextColumn('{task.description}'), BarColumn(bar_width=20),
@@ -118,7 +119,7 @@ class Log:
         TextColumn('{task.fields[numbers]}'), console=self._console,
         disable=not self._console.is_terminal)
     self._task = self._progress.add_task('training', total=steps, completed=from_step, numbers='')
-    self._progress.start()
+    self._open.enter_context(self._progress)
 
   @contextlib.contextmanager
   def aside(self) -> Iterator[None]:
@@ -134,8 +135,8 @@ class Log:
     seconds = max(now - since - self._aside, 1e-9) / max(1, step - then)
     self._last, self._aside = (step, now), 0.0
     speed = dict(tokens_per_second=self.tokens_per_step / seconds, step_seconds=seconds)
-    if self._peak:
-      speed['mfu'] = self.flops_per_step / seconds / self._peak
+    if peak := peak_flops():
+      speed['mfu'] = self.flops_per_step / seconds / peak / jax.device_count()
     return speed
 
   def numbers(self, step: int, values: dict[str, float]) -> None:
@@ -143,8 +144,9 @@ class Log:
     if not self._writes:
       return
     self._metrics.write(json.dumps({'step': step, **values}) + '\n')
-    for name, value in values.items():
-      self._board.add_scalar(name, value, step)
+    self._board.write_event(Event(wall_time=time.time(), step=step, summary=Summary(
+        value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])))
+    self._board.flush()
     line = '  '.join(f'{SHORT.get(name, name)} {show(value)}' for name, value in values.items()
                      if name in SHORT or '/' in name)
     self._progress.update(self._task, completed=step, numbers=line)
@@ -166,10 +168,4 @@ class Log:
   def close(self) -> None:
     """Closes files and the progress line."""
     if self._writes:
-      self._progress.stop()
-      for part in (self._metrics, self._samples, self._board):
-        part.close()
-
-
-SHORT = {'loss': 'loss', 'bits_per_byte': 'bits/byte', 'tokens_per_second': 'tok/s', 'mfu': 'MFU',
-         'streak': 'not finite in a row'}
+      self._open.close()

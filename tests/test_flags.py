@@ -11,6 +11,7 @@ import pytest
 from absl import flags as absl_flags
 
 from nanollm_jax import InputError, flags
+from tests import full_disk
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -85,6 +86,39 @@ def test_unwritable_workdir_is_one_sentence(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='--workdir=.*cannot be written'):
     flags.save(Outer(), tmp_path / 'file' / 'run')
+
+
+SAVES = '''
+import dataclasses, pathlib
+from nanollm_jax import flags
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  workdir: str = ''
+  words: str = 'few'
+
+def main(config):
+  flags.save(config, config.workdir)
+  with open(config.workdir + '/filler', 'wb', buffering=0) as filler:
+    try:
+      while filler.write(bytes(512)):
+        pass
+    except OSError:
+      print((pathlib.Path(config.workdir) / 'run.flags').read_text().split()[-1])
+  try:
+    flags.save(Config(config.workdir, 'many ' * 5000), config.workdir)
+  finally:
+    print((pathlib.Path(config.workdir) / 'run.flags').read_text().split()[-1])
+
+flags.run(main, Config)
+'''
+
+
+def test_a_full_disk_leaves_the_flags_of_before(tmp_path):
+  done = full_disk.run(tmp_path, 65536, sys.executable, '-c', SAVES, f'--workdir={tmp_path}')
+  assert done.stdout.split() == ['--words=few'] * 2 and done.returncode == 1
+  assert done.stderr.startswith(f'error: {tmp_path} could not be written (No space left on device)')
+  assert len(done.stderr.splitlines()) == 1
 
 
 EXPERIMENT_OF = {'world': 'build_world', 'tokenizer': 'train_tokenizer', 'mesh': 'pretrain',

@@ -85,8 +85,8 @@ def test_train_and_validation_share_a_figure_and_bits_per_byte_come_first(workdi
   assert labels[0].startswith('Bits per byte against step.')
   assert 'validation 1.346' in labels[0] and 'train 1.0' in labels[0]
   assert [label.split(' against')[0] for label in labels] == [
-      'Bits per byte', 'Loss nats per token', 'Grad norm',
-      'Throughput tokens per second', 'Step time seconds']
+      'Bits per byte', 'Loss nats per token', 'Grad norm', 'Throughput tokens per second']
+  assert 'Constant: step time 0.5.' in page
 
 
 def test_samples_show_first_middle_last_and_fold_all(workdir):
@@ -122,13 +122,13 @@ def test_hostile_text_is_escaped_everywhere(tmp_path):
   lines(tmp_path / 'metrics.jsonl', [{'step': 1, HOSTILE: 2.}, {'step': 2, HOSTILE: 3.}])
   (tmp_path / 'run.flags').write_text(f'--a.{HOSTILE}={HOSTILE}\n', errors='replace')
   (tmp_path / 'environment.json').write_text(json.dumps({HOSTILE: HOSTILE}))
-  page = Page(report.write(tmp_path, HOSTILE, {HOSTILE: [{HOSTILE: HOSTILE}]}).read_text())
+  page = Page(report.write(tmp_path, HOSTILE).read_text())
   assert not {'script', 'img', 'iframe', 'link', 'object'} & set(page.tags)
   assert 'alert("x")' in ''.join(page.said) and '\x00' not in ''.join(page.said)
 
 
 def test_nothing_is_loaded_from_elsewhere(workdir):
-  page = Page(report.write(workdir, tables={'T': [dict(a=1)]}).read_text())
+  page = Page(report.write(workdir).read_text())
   assert not {'src', 'href', 'srcset', 'data', 'action'} & {name for name, _ in page.attributes}
   values = ' '.join(value or '' for name, value in page.attributes if 'xmlns' not in name)
   links = {value[0] for name, value in page.attributes if name == 'xlink:href'}
@@ -138,7 +138,7 @@ def test_nothing_is_loaded_from_elsewhere(workdir):
 
 def test_an_empty_workdir_has_a_page_without_sections(tmp_path):
   page = Page(report.write(tmp_path, 'Nothing yet').read_text())
-  assert 'h1' in page.tags and not {'h2', 'svg', 'table', 'dl'} & set(page.tags)
+  assert 'h1' in page.tags and not {'h2', 'svg', 'dl'} & set(page.tags)
 
 
 def test_nan_inf_null_and_half_lines_are_tolerated(tmp_path):
@@ -170,14 +170,6 @@ def test_a_last_value_that_is_not_finite_is_shown_as_such(tmp_path):
   lines(tmp_path / 'metrics.jsonl', [dict(step=1, loss=2.5), dict(step=2, loss=math.nan)])
   page = ' '.join(Page(report.write(tmp_path).read_text()).said)
   assert 'final train nan' in page and 'best train 2.5000' in page
-
-
-def test_tables(tmp_path):
-  rows = [dict(stratum='rare', right=.25), dict(stratum='frequent', right=1234, note=None)]
-  page = Page(report.write(tmp_path, tables={'Knowledge': rows, 'None': []}).read_text())
-  said = [word for word in page.said if word.strip()]
-  assert said[-10:] == ['Knowledge', 'stratum', 'right', 'note', 'rare', '0.25', '–', 'frequent',
-                        '1,234', '–']
 
 
 def test_smoothing_passes_noise_and_spikes_over_and_leaves_a_ramp_alone():

@@ -9,7 +9,6 @@ way: for all rows at once, a jitted step with a cache for every token, sampled o
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import pathlib
 import statistics
@@ -44,7 +43,7 @@ class BenchConfig:
   chunk: decode steps of the engine in one call.
   rounds: rounds of all in turn; their median counts.
   row_by_row: also time the loop one row after the other (slow).
-  hf: also time Hugging Face generate (needs torch and transformers).
+  hf: also time Hugging Face generate (pip install -e .[hf]).
   out: a file to write the numbers to as JSON.
   """
   sizes: tuple[str, ...] = ('1M', '5M')
@@ -194,10 +193,8 @@ def table(report: dict[str, Any]) -> str:
 
 def main(config: Config) -> None:
   config = config.bench
-  for name in ('torch', 'transformers') if config.hf else ():
-    if not importlib.util.find_spec(name):
-      raise InputError(f'--bench.hf needs {name}, which is not installed: pip install torch '
-                       'transformers, or leave the flag out.')
+  if config.hf:
+    train.need('hf', 'torch', 'transformers')
   report = dict(environment=metrics.environment(), config=dataclasses.asdict(config),
                 rows=[measure(size, int(rows), config)
                       for size in config.sizes for rows in config.rows])

@@ -1,6 +1,6 @@
 """Hugging Face's Qwen3 with our weights: the other side of the decoding benchmark.
 
-Its own process, as experiments.bench.torch_twin is. Needs torch and transformers.
+Its own process, as experiments.bench.torch_twin is. Needs the extra: pip install -e .[hf]
 """
 
 import json

@@ -105,6 +105,13 @@ def ours(model: ModelConfig, tokens_BT: np.ndarray) -> Run:
   return run
 
 
+def need(extra: str, *packages: str) -> None:
+  """InputError where a package is missing that the flag and the extra of this name stand for."""
+  if missing := [name for name in packages if not importlib.util.find_spec(name)]:
+    raise InputError(f'--bench.{extra} needs {" and ".join(missing)}, not installed here: '
+                     f'pip install -e .[{extra}], or leave the flag out.')
+
+
 @contextlib.contextmanager
 def process(module: str, **about: Any) -> Iterator[tuple[Run, dict[str, Any]]]:
   """A twin in a process of its own, which waits on a pipe between rounds, and its own words.
@@ -221,8 +228,8 @@ def table(report: dict[str, Any]) -> str:
 
 def main(config: Config) -> None:
   config = config.bench
-  if config.torch and not importlib.util.find_spec('torch'):
-    raise InputError('--bench.torch needs PyTorch, which is not installed: pip install -e .[torch]')
+  if config.torch:
+    need('torch', 'torch')
   known = metrics.peak_flops()
   peak = known * jax.device_count() if known else matmul_peak()
   report = dict(

@@ -58,7 +58,12 @@ def _read(paths: list[pathlib.Path], fraction: float, field: str) -> Iterator[tu
   counts = collections.Counter()
   for path in paths:
     before = counts['text']
-    for split, raw in _documents(path, fraction, field):
+    if path.suffix == '.txt':
+      found = _txt(path, fraction)
+    else:
+      rows = (_parquet if path.suffix == '.parquet' else _jsonl)(path, field)
+      found = (('', row) for row in rows)
+    for split, raw in found:
       text = _text(raw)
       kind = 'binary' if text is None else 'text' if text.strip() else 'empty'
       counts[kind] += 1
@@ -69,13 +74,6 @@ def _read(paths: list[pathlib.Path], fraction: float, field: str) -> Iterator[tu
   if skipped := counts['empty'] + counts['binary']:
     print(f'documents: {counts["empty"]} empty and {counts["binary"]} binary of '
           f'{counts["text"] + skipped} skipped.')
-
-
-def _documents(path: pathlib.Path, fraction: float, field: str):
-  """Yields (split or '', bytes or str) for every document of one file."""
-  if path.suffix == '.txt':
-    return _txt(path, fraction)
-  return (('', raw) for raw in (_parquet if path.suffix == '.parquet' else _jsonl)(path, field))
 
 
 def _text(raw: bytes | str) -> str | None:

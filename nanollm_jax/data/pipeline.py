@@ -43,15 +43,13 @@ class _Batches:
   """
 
   def __init__(self, shards: Shards, batch_size: int, length: int, seed: int, ours: slice,
-               epochs: int | None, shuffle: bool, pack: bool):
+               epochs: int | None, shuffle: bool):
     self._shards, self._batch_size, self._length = shards, batch_size, length
-    self._seed, self._ours, self._shuffle, self._should_pack = seed, ours, shuffle, pack
+    self._seed, self._ours, self._shuffle = seed, ours, shuffle
     self._ends = np.cumsum(-(-shards.lengths // length))  # pieces up to and with each document
     self._count = len(range(self._ends[-1])[ours])  # our pieces in an epoch
     self._stop = None if epochs is None else epochs * self._count
     self._window_size = -(-_WINDOW * length * int(self._ends[-1]) // shards.tokens)
-    self._names = ['tokens', 'segment_ids', 'positions']
-    self._names += ['loss_mask'] * hasattr(shards, 'mask')
     self._epoch, self._order = -1, np.zeros(0, np.int64)
     self.set_state({'window': 0, 'row': 0})
 
@@ -63,8 +61,8 @@ class _Batches:
     self._packed = self._pack(self._window)
 
   def __next__(self) -> dict[str, np.ndarray]:
-    batch = {name: np.zeros((self._batch_size, self._length), np.int32)
-             for name in self._names}
+    names = ['tokens', 'segment_ids', 'positions', *['loss_mask'] * hasattr(self._shards, 'mask')]
+    batch = {name: np.zeros((self._batch_size, self._length), np.int32) for name in names}
     for number in range(self._batch_size):
       if self._row == len(self._packed):
         self.set_state({'window': self._window + 1, 'row': 0})
@@ -85,8 +83,6 @@ class _Batches:
     starts = (pieces - np.append(0, self._ends)[documents]) * self._length
     stops = np.minimum(starts + self._length, self._shards.lengths[documents])
     found = list(zip(documents.tolist(), starts.tolist(), stops.tolist()))
-    if not self._should_pack:
-      return [[piece] for piece in found]
     rows = best_fit((stops - starts).tolist(), self._length)
     if self._shuffle:
       np.random.default_rng([self._seed, 1, window]).shuffle(rows)
@@ -134,7 +130,7 @@ def best_fit(sizes: list[int], length: int) -> list[list[int]]:
 
 def batches(shards: Shards, *, batch_size: int, length: int, seed: int = 0,
             process_index: int = 0, process_count: int = 1, epochs: int | None = None,
-            shuffle: bool = True, pack: bool = True) -> grain.DatasetIterator:
+            shuffle: bool = True) -> grain.DatasetIterator:
   """Iterates over batches of packed documents, each epoch in another order.
 
   Documents are never mixed: a row holds whole pieces, told apart by `segment_ids`. Every token
@@ -150,7 +146,6 @@ def batches(shards: Shards, *, batch_size: int, length: int, seed: int = 0,
     process_count: the slices.
     epochs: passes over the documents; None goes on for ever.
     shuffle: whether to shuffle documents and rows.
-    pack: whether a row may hold more than one piece.
 
   Returns:
     An iterator with next(), get_state() and set_state() (a JSON-able dict, of the batch that was
@@ -166,4 +161,4 @@ def batches(shards: Shards, *, batch_size: int, length: int, seed: int = 0,
                      'processes: give more documents.')
   ours = slice(process_index, None, process_count)
   return grain.experimental.ThreadPrefetchDatasetIterator(
-      _Batches(shards, batch_size, length, seed, ours, epochs, shuffle, pack), 2)
+      _Batches(shards, batch_size, length, seed, ours, epochs, shuffle), 2)

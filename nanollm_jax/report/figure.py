@@ -23,11 +23,10 @@ CSS = '''svg text{font-family:system-ui,"Segoe UI",Roboto,sans-serif!important}
 STYLE = pathlib.Path(__file__).with_name('figure.mplstyle')
 
 
-def picture(path: str | pathlib.Path, title: str, xlabel: str, ylabel: str, series: Series, *,
-            log_x: bool = False, expectation: float | None = None) -> pathlib.Path:
+def picture(path: str | pathlib.Path, title: str, xlabel: str, ylabel: str, series: Series,
+            **options: Any) -> pathlib.Path:
   """Writes a standalone SVG with a mark a point; the arguments are those of `curve`."""
-  figure = curve(series, title, xlabel, ylabel, width=640, height=400, log_x=log_x,
-                 expectation=expectation, marks=True)
+  figure = curve(series, title, xlabel, ylabel, width=640, height=400, marks=True, **options)
   paper = f'><style>{CSS}</style><rect width="100%" height="100%" fill="#fff"/>'
   path = pathlib.Path(path)
   path.write_text(figure.replace('>', paper, 1), encoding='utf-8')

@@ -1,29 +1,27 @@
-"""The page of a run: key numbers, curves, samples through training, speed, config, environment."""
+"""The page of a run: key numbers, curves, samples through training, config, environment."""
 
 import datetime
 import json
 import pathlib
-import statistics
 from typing import Any, Mapping, Sequence
+
+import numpy as np
 
 from nanollm_jax.metrics import read_rows, show
 from nanollm_jax.report.figure import CSS, curve, finite, text
 
 Rows = Sequence[Mapping[str, Any]]
 Columns = Mapping[str, Sequence[tuple[float, float]]]  # name: (step, value)
-SPEED = {'tokens_per_second': ('Throughput', 'tokens per second'),
-         'step_seconds': ('Step time', 'seconds'), 'mfu': ('MFU', 'share of peak FLOP/s')}
-KNOWN = {'bits_per_byte': ('Bits per byte', ''), 'loss': ('Loss', 'nats per token')}
+KNOWN = {'bits_per_byte': ('Bits per byte', ''), 'loss': ('Loss', 'nats per token'),
+         'mfu': ('MFU', 'share of peak FLOP/s'), 'step_seconds': ('Step time', 'seconds'),
+         'tokens_per_second': ('Throughput', 'tokens per second')}
+FIRST, LAST = list(KNOWN)[:2], list(KNOWN)[2:]  # of the curves
 SHORT = 120  # characters of a prompt that stands whole before each of its continuations
 STYLE = CSS + pathlib.Path(__file__).with_name('page.css').read_text()
 
 
-def write(workdir: str | pathlib.Path, title: str = '',
-          tables: Mapping[str, Rows] | None = None) -> pathlib.Path:
-  """Writes `report.html` from what lies in the workdir; what is missing or broken is left out.
-
-  `tables` maps a heading to rows (column: value) that a later stage wants on its page.
-  """
+def write(workdir: str | pathlib.Path, title: str = '') -> pathlib.Path:
+  """Writes `report.html` from what lies in the workdir; what is missing or broken is left out."""
   workdir = pathlib.Path(workdir)
   rows, samples = (read_rows(workdir / name) for name in ('metrics.jsonl', 'samples.jsonl'))
   columns: dict[str, list[tuple[float, float]]] = {}
@@ -33,15 +31,13 @@ def write(workdir: str | pathlib.Path, title: str = '',
         columns.setdefault(name, []).append((row['step'], float(value)))
   flags, environment = workdir / 'run.flags', _environment(workdir / 'environment.json')
   title = text(title or workdir.resolve().name)
-  sections = [
-      ('Curves', _curves(columns)), ('Samples', _samples(samples)),
-      *((heading, _table(of)) for heading, of in (tables or {}).items()),
-      ('Speed', _speed(columns)),
-      ('Config', flags.exists() and f'<pre>{text(flags.read_text(errors="replace"))}</pre>'),
-      ('Environment', _table([{'': name, 'value': str(show(value))}
-                              for name, value in environment.items()]))]
-  body = ''.join(f'<section><h2>{text(heading)}</h2>\n{inside}</section>\n'
-                 for heading, inside in sections if inside)
+  listed = '\n'.join(f'{name}: {show(value)}' for name, value in environment.items())
+  sections = dict(
+      Curves=_curves(columns), Samples=_samples(samples),
+      Config=flags.exists() and f'<pre>{text(flags.read_text(errors="replace"))}</pre>',
+      Environment=listed and f'<pre>{text(listed)}</pre>')
+  body = ''.join(f'<section><h2>{heading}</h2>\n{inside}</section>\n'
+                 for heading, inside in sections.items() if inside)
   path = workdir / 'report.html'
   path.write_text(
       '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -74,8 +70,7 @@ def _cards(columns: Columns, rows: Rows, environment: Mapping[str, Any]) -> str:
   if rows:
     cards.append(('steps', show(max(row['step'] for row in rows)), ''))
   if speed := good.get('tokens_per_second'):
-    cards.append(('tokens per second', show(statistics.median(rate for _, rate in speed)),
-                  'median'))
+    cards.append(('tokens per second', show(float(np.median(speed, 0)[1])), 'median'))
   if times := good.get('step_seconds'):
     since = [0, *(step for step, _ in times)]
     spent = sum(seconds * (step - before) for before, (step, seconds) in zip(since, times))
@@ -91,8 +86,8 @@ def _cards(columns: Columns, rows: Rows, environment: Mapping[str, Any]) -> str:
 
 def _curves(columns: Columns) -> str:
   """A figure a quantity, its train and validation together; what never changes is one line."""
-  quantities: dict[str, dict[str, Sequence[tuple[float, float]]]] = {name: {} for name in KNOWN}
-  for name in sorted(columns.keys() - SPEED.keys(), key=lambda name: ('/' in name, name)):
+  quantities: dict[str, dict[str, Sequence[tuple[float, float]]]] = {name: {} for name in FIRST}
+  for name in sorted(columns, key=lambda name: (name in LAST, '/' in name, name)):
     first, _, rest = name.rpartition('/')
     shared = rest in columns or first.startswith('validation')
     quantity, label = (rest, first or 'train') if shared else (name, name)
@@ -111,19 +106,7 @@ def _curves(columns: Columns) -> str:
   return f'<div class="figures">{"".join(figures)}</div>' * bool(figures) + note
 
 
-def _speed(columns: Columns) -> str:
-  """How fast it went: a table of each rate's spread, and their curves."""
-  figures, spread = [], []
-  for name, (title, unit) in SPEED.items():
-    if values := sorted(value for _, value in filter(finite, columns.get(name, ()))):
-      low, high = (values[round(share * (len(values) - 1))] for share in (.1, .9))
-      spread.append({'': f'{title}, {unit}', '10th percentile': low,
-                     'median': statistics.median(values), '90th percentile': high})
-      figures.append(curve({name: columns[name]}, title, ylabel=unit))
-  return spread and f'<div class="figures">{"".join(figures)}</div>{_table(spread)}' or ''
-
-
-def _samples(samples: Rows, shown: int = 8) -> str:
+def _samples(samples: Rows) -> str:
   """For each prompt what the first, a middle and the last step made of it, then every step."""
   prompts: dict[tuple[str, str], list[str]] = {}
   for row in samples:
@@ -137,24 +120,7 @@ def _samples(samples: Rows, shown: int = 8) -> str:
   for (name, prompt), made in prompts.items():
     few = [made[0], made[len(made) // 2], made[-1]] if len(made) > 3 else made
     heading = f'<h3>{text(prompt)}</h3>' * (len(prompt) > SHORT)
-    every = _folded(f'all {len(made)} steps', made) * (len(made) > 3)
-    parts.append(f'<article aria-label="{text(name)}">{heading}{"".join(few)}{every}</article>\n')
-  more = _folded(f'{len(parts) - shown} more prompts', parts[shown:]) * (len(parts) > shown)
-  return ''.join(parts[:shown]) + more
-
-
-def _folded(summary: str, parts: Sequence[str]) -> str:
-  return f'<details><summary>{summary}</summary>{"".join(parts)}</details>'
-
-
-def _table(rows: Rows) -> str:
-  """Rows as a table; the columns are the keys in order of appearance, numbers to the right."""
-  columns = list(dict.fromkeys(key for row in rows for key in row))
-  numeric = {key for key in columns if any(isinstance(row.get(key), (int, float)) for row in rows)}
-  cell = lambda tag, key, value: (f'<{tag}{" class=number" if key in numeric else ""}>'
-                                  f'{text(value)}</{tag}>')
-  head = ''.join(cell('th', key, key) for key in columns)
-  body = ''.join(f'<tr>{"".join(cell("td", key, show(row.get(key))) for key in columns)}</tr>\n'
-                 for row in rows)
-  return columns and (f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-                      f'<tbody>{body}</tbody></table></div>') or ''
+    every = f'<details><summary>all {len(made)} steps</summary>{"".join(made)}</details>'
+    parts.append(f'<article aria-label="{text(name)}">{heading}{"".join(few)}'
+                 f'{every * (len(made) > 3)}</article>\n')
+  return ''.join(parts)

@@ -57,36 +57,40 @@ def _all(documents, **options):
 
 
 @pytest.mark.parametrize('shuffle', [False, True])
-@pytest.mark.parametrize('pack', [False, True])
-def test_every_piece_of_every_document_comes_once_and_unmixed(documents, shuffle, pack):
-  batches = _all(documents, epochs=1, shuffle=shuffle, pack=pack)
+def test_every_piece_of_every_document_comes_once_and_unmixed(documents, shuffle):
+  batches = _all(documents, epochs=1, shuffle=shuffle)
   assert sorted(_pieces(batches)) == sorted(_expected())
-  most = max(batch['segment_ids'].max() for batch in batches)
-  assert most > 3 if pack else most == 1
-  if pack:
-    filled = np.mean([batch['segment_ids'] > 0 for batch in batches[:-1]])
-    assert filled > 0.97
+  assert max(batch['segment_ids'].max() for batch in batches) > 3
+  filled = np.mean([batch['segment_ids'] > 0 for batch in batches[:-1]])
+  assert filled > 0.97
 
 
-def test_unpacked_and_unshuffled_keeps_the_order(documents):
-  assert _pieces(_all(documents, epochs=1, shuffle=False, pack=False)) == _expected()
+@pytest.fixture(scope='module')
+def full(tmp_path_factory):
+  """256 documents that fill a row each, so that a window holds 128 of them in order."""
+  folder = tmp_path_factory.mktemp('full')
+  shards.write(folder, [('train', f'{k:046d}') for k in range(256)], ByteTokenizer())
+  return shards.open_shards(folder, 'train', ByteTokenizer().fingerprint)
+
+
+def test_unshuffled_keeps_the_order(full):
+  assert _pieces(_all(full, epochs=1, shuffle=False)) == [tuple(ids.tolist()) for ids in full]
 
 
 def test_same_seed_same_batches_and_validation_is_deterministic(documents):
   for options in ({'seed': 3}, {'shuffle': False}):
     once, again = (_all(documents, epochs=1, **options) for _ in range(2))
     _assert_equal(once, again)
-  for pack in (False, True):
-    assert (_pieces(_all(documents, epochs=1, seed=3, pack=pack))
-            != _pieces(_all(documents, epochs=1, seed=4, pack=pack)))
+  assert (_pieces(_all(documents, epochs=1, seed=3))
+          != _pieces(_all(documents, epochs=1, seed=4)))
 
 
-def test_each_epoch_is_shuffled_differently(documents):
-  pieces = _pieces(_all(documents, epochs=2, pack=False))
-  half = len(_expected())
-  first, second = pieces[:half], pieces[half:]
-  assert sorted(first) == sorted(second) == sorted(_expected())
-  assert first != second and first != _expected() and second != _expected()
+def test_each_epoch_is_shuffled_differently(full):
+  pieces = _pieces(_all(full, epochs=2))
+  once = sorted(tuple(ids.tolist()) for ids in full)
+  assert sorted(pieces[:256]) == sorted(pieces[256:]) == once
+  first, second = set(pieces[:128]), set(pieces[256:384])  # windows: their rows are shuffled too
+  assert first != second and first != set(once[:128]) and second != set(once[:128])
 
 
 def test_best_fit_by_hand():
@@ -115,10 +119,9 @@ def _assert_equal(ones, others):
       np.testing.assert_array_equal(one[name], other[name])
 
 
-@pytest.mark.parametrize('pack', [False, True])
-def test_resume_is_exact_at_any_batch_and_past_an_epoch(documents, pack):
+def test_resume_is_exact_at_any_batch_and_past_an_epoch(documents):
   def fresh():
-    return pipeline.batches(documents, batch_size=B, length=T, seed=5, pack=pack)
+    return pipeline.batches(documents, batch_size=B, length=T, seed=5)
 
   iterator = fresh()
   states, batches = [iterator.get_state()], []

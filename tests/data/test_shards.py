@@ -4,12 +4,14 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from nanollm_jax import InputError
 from nanollm_jax.data import pipeline, shards
+from tests import full_disk
 from tests.data.byte_tokenizer import ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
@@ -144,6 +146,38 @@ def test_prepare_sees_a_lost_last_shard(tmp_path, source):
   extra.unlink()
   with pytest.raises(InputError, match='train-00001.tokens is missing'):
     shards.prepare(config, TOKENIZER, tmp_path)
+
+
+BUILDS = '''
+import dataclasses, pathlib
+from nanollm_jax import flags
+from nanollm_jax.data import pipeline, shards
+from tests.data.byte_tokenizer import ByteTokenizer
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  workdir: str = ''
+
+def main(config):
+  source = pathlib.Path(config.workdir, 'a.jsonl')
+  for words in (100, 4000):
+    source.write_text('{"text": "%s"}' % ('word ' * words))
+    data = pipeline.DataConfig((str(source),))
+    print(shards.prepare(data, ByteTokenizer(), config.workdir)['train'].tokens)
+
+flags.run(main, Config)
+'''
+
+
+def test_a_full_disk_is_one_sentence_and_the_build_before_stays(tmp_path):
+  """20 kB of text fit, their 40 kB of tokens do not."""
+  done = full_disk.run(
+      tmp_path, 49_152, 'sh', '-c', '"$0" -c "$1" --workdir="$2"; echo $?; ls "$2/tokens"',
+      sys.executable, BUILDS, str(tmp_path))
+  assert done.stdout.split()[-4:] == ['502', '1', 'manifest.json', 'train-00000.tokens']
+  assert done.stderr == (f'error: {tmp_path} could not be written (No space left on device): make '
+                         'room and start the same command again; what was saved before stays '
+                         'good.\n')
 
 
 def test_all_documents_held_out_is_refused(tmp_path):

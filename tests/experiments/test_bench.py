@@ -51,6 +51,18 @@ def test_decoding_on_a_toy(tmp_path, capsys):
     decode.BenchConfig(new=300)
 
 
+@pytest.mark.parametrize('main, config, sentence', [
+    (train.main, train.Config(train.BenchConfig(torch=True)),
+     r'--bench.torch needs torch, not installed here: pip install -e .\[torch\]'),
+    (decode.main, decode.Config(decode.BenchConfig(hf=True)),
+     r'--bench.hf needs torch and transformers, .*pip install -e .\[hf\]')])
+def test_a_missing_twin_is_named_before_anything_is_timed(monkeypatch, main, config, sentence):
+  monkeypatch.setattr(train.importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(train.metrics, 'environment', lambda: pytest.fail('it goes on'))
+  with pytest.raises(InputError, match=sentence):
+    main(config)
+
+
 def test_bytes_of_a_step_by_hand():
   model = ModelConfig(**TOY, dtype='bfloat16').resolve()
   parameters = transformer.count(model)

@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
+import pathlib
+import select
+import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -13,6 +18,8 @@ from nanollm_jax.model import transformer
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample import engine as engine_lib
 from nanollm_jax.text import chat as chat_lib, tokenizer as tokenizer_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -81,8 +88,9 @@ def test_commands_change_what_the_model_is_asked(talk, monkeypatch):
   tokenizer = talk.tokenizer
   words = chat_lib.Chat(tokenizer)
   seen = answers(monkeypatch, tokenizer, tokenizer.encode('yes \x1b[2J'))
-  out = talk('one', '/temperature 0', '/retry', '/temperature hot', '/top_p 7', '/system Be kind.',
-             '/system', '/system Be brief.', 'two', '/clear', 'three', '/nonsense', '/load nowhere')
+  out = talk('one', '/temperature 0', '/retry', '/temperature hot', '/top_k .5', '/top_p 7',
+             '/system Be kind.', '/system', '/system Be brief.', 'two', '/clear', 'three',
+             '/nonsense', '/load nowhere')
   parsed = [words.parse(prompt)[:-1] for prompt, *_ in seen]
   said = lambda *texts: [{'role': 'user' if k % 2 == 0 else 'assistant', 'content': text}
                          for k, text in enumerate(texts)]
@@ -92,7 +100,8 @@ def test_commands_change_what_the_model_is_asked(talk, monkeypatch):
   assert [sampling.temperature for _, sampling, _ in seen] == [1, 0, 0, 0]
   assert len({sampling.seed for _, sampling, _ in seen}) == 4
   assert '\x1b' not in out and 'yes \ufffd[2J' in out
-  for error in ('error: /temperature needs a number; it is 0.0 now', '--sample.top_p=7.0 (above 0',
+  for error in ('error: /temperature needs a number; it is 0.0 now',
+                'error: /top_k needs a whole number; it is 0 now', '--sample.top_p=7.0 (above 0',
                 'error: /nonsense is no command', 'error: nowhere cannot be read'):
     assert error in out
 
@@ -126,3 +135,72 @@ def test_a_base_model_continues_documents(talk, monkeypatch):
     talk(base=True, system='Be kind.')
   with pytest.raises(InputError, match='--tools has bash'):
     talk(tools=('bash',))
+
+
+SLOWLY = '''
+import fcntl, sys, termios, time
+from experiments import chat, workdir
+from nanollm_jax.model.config import ModelConfig
+from nanollm_jax.text import tokenizer
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+folder, corpus = sys.argv[1:]
+words = tokenizer.load(f'{corpus}/tokenizer.json')
+
+class Engine:
+  def __init__(self, *_, **__):
+    pass
+  def stream(self, params, prompt, sampling, calls):
+    asked = chat.chat_lib.Chat(words).parse(prompt)[-2]['content']
+    for word in f'{asked} is what was asked.'.split():
+      if word == 'wait':
+        print('~', end='', flush=True)
+        time.sleep(60)
+      yield words.encode(word + ' ')
+
+model = ModelConfig(depth=1, width=32, heads=2, context=512).resolve(words.size)
+chat.workdir.open_model = lambda *_, **__: workdir.Opened(model, None, words)
+chat.Engine = Engine
+chat.main(chat.Config(init_from=folder, tools=()))
+'''
+
+
+def test_on_a_terminal(corpus, tmp_path):
+  """Ctrl-C stops an answer or drops a line, the arrow brings a line back, Ctrl-D ends."""
+  pytest.importorskip('readline')
+  pytest.importorskip('termios')
+  (tmp_path / 'run.flags').write_text('--data.conversations=x')
+  ours, theirs = os.openpty()
+  child = subprocess.Popen(
+      [sys.executable, '-c', SLOWLY, str(tmp_path), str(corpus)], cwd=ROOT, start_new_session=True,
+      stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {'TERM': 'xterm'})
+  os.close(theirs)
+
+  def typed(keys, until='\n> '):
+    os.write(ours, keys)
+    out = ''
+    while not out.endswith(until):
+      assert select.select([ours], [], [], 30)[0], out
+      out += os.read(ours, 1000).decode().replace('\r\n', '\n')
+    return out
+  try:
+    assert '/help lists' in typed(b'')
+    assert typed(b'one\r') == 'one\none is what was asked. \n> '
+    assert typed(b'now wait\r', until='~') == 'now wait\nnow ~'  # what has come is there to read
+    assert '(stopped)' in typed(b'\x03')
+    assert typed(b'wait\r', until='~') and '(stopped)' in typed(b'\x03')  # and is forgotten
+    assert typed(b'never mind', until='mind')
+    time.sleep(.3)  # readline must wait for a key again: Python cannot interrupt it before
+    assert typed(b'\x03') == '\n> '
+    shown = typed(b'/show\r').split('\n')[1:-1]
+    assert [line.split('\x1b[0m')[-1].strip() for line in shown] == [
+        'one', 'one is what was asked.', 'now wait', 'now']
+    assert typed(b'\x1b[A' * 4 + b'\r').endswith('one is what was asked. \n> ')
+    os.write(ours, b'\x04')
+    assert child.wait(30) == 0
+  finally:
+    child.kill()
+    child.wait()
+    os.close(ours)
+  history = (tmp_path / 'chat_history').read_text().splitlines()
+  assert history == ['one', 'now wait', 'wait', '/show', 'one']

@@ -30,6 +30,9 @@ def test_nobody_and_no_novel_surname_is_both_probed_and_asked(world):
   for facts, each in ((tested, 30), (probed, 40)):
     assert {group: sum(fact.group == group for fact in facts)
             for group in hallucination.GROUPS} == dict.fromkeys(hallucination.GROUPS, each)
+  few = {one.id for one in often[:4]}
+  some, _ = hallucination.apart(hallucination.Config(), rows, people, few)
+  assert {fact.about for fact in some if fact.group == 'frequent'} <= few
   by_id = {one.id: one for one in people}
   assert {question.split(by_id[fact.about]) for fact in tested} == {'test'}
   assert {question.split(by_id[fact.about]) for fact in probed} == {'train'}

@@ -47,7 +47,7 @@ def test_rows_of_dots_are_counted_right(style):
   for index in range(50):
     example = task.example(index, 'test')
     content = task.solve(example)
-    assert example.question.count('.') == int(example.answer)
+    assert example.question.count('.') == example.steps.count('.') == int(example.answer)
     assert int(example.kind) == len(example.question.split('? ')[1].split()) in range(3, 9)
     assert eval(example.code) == int(example.answer)
     text = content if isinstance(content, str) else content[-1]['text']

@@ -19,6 +19,7 @@ from nanollm_jax import InputError, checkpoint, flags, metrics
 from nanollm_jax.mesh import MeshConfig
 from nanollm_jax.sample.engine import Sampling
 from nanollm_jax.train import loop
+from tests import full_disk
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -142,6 +143,22 @@ def test_a_full_disk_is_one_sentence_and_the_step_before_stays(tiny, monkeypatch
   with pytest.raises(InputError, match='the disk is full.*start the same command again'):
     checkpoints.save(5, {'x': np.zeros(3)})
   assert checkpoint.Checkpoints(config.workdir).latest() == 4
+
+
+@pytest.mark.slow
+def test_on_a_really_full_disk_a_run_ends_and_goes_on_when_there_is_room(tiny, tmp_path):
+  (tmp_path / 'disk').mkdir()
+  config = tiny('disk/run')
+  program = ' '.join(command(dataclasses.replace(config, workdir=str(tmp_path / 'flags')))
+                     + [f'--workdir={config.workdir}'])
+  done = full_disk.run(
+      tmp_path / 'disk', 620_000, 'sh', '-c',
+      f'{program}; echo "exit $?"; mount -o remount,size=4m "$0" && {program}', tmp_path / 'disk')
+  first, second = done.stdout.split('exit 1')
+  assert done.stderr == (
+      f'error: the disk is full: a checkpoint in {config.workdir}/checkpoints could not be written. '
+      'Make room and start the same command again; it goes on from the newest whole checkpoint.\n')
+  assert 'step  8/12' in first and 'goes on from step 4' in second and 'step 12/12' in second and done.returncode == 0
 
 
 def test_bad_input_is_one_sentence(tiny, tmp_path):

@@ -169,11 +169,19 @@ def test_the_dial_and_its_overrides():
       ModelConfig(**fields).resolve(10)
 
 
-def test_logical_axes_cover_every_parameter():
-  for family in FAMILIES:
-    for scan in (False, True):
-      config = dataclasses.replace(tiny(family)[0], scan=scan)
-      params = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
-      axes = transformer.logical_axes(config)
-      jax.tree.map(lambda leaf, spec: (_ for _ in ()).throw(AssertionError((leaf, spec)))
-                   if len(spec) != leaf.ndim else None, params, axes)
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('scan', [False, True])
+def test_logical_axes_name_every_axis_of_every_parameter(family, scan):
+  """By sizes that all differ: what is called mlp is as large as the MLP, and so on."""
+  config = ModelConfig(family=family, depth=3, width=48, heads=4, key_heads=2, head_size=8, mlp=40,
+                       vocabulary=64, context=160, scan=scan).resolve()
+  sizes = {'layer': {3}, 'width': {48}, 'heads': {4 * 8, 2 * 8}, 'mlp': {40}, 'vocabulary': {64},
+           None: {8, 160}}  # the norm of a head; learned positions
+  params = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+  axes = transformer.logical_axes(config)
+  named = jax.tree_util.tree_leaves_with_path(
+      axes, is_leaf=lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec))
+  shapes = jax.tree_util.tree_leaves_with_path(params)
+  for (path, spec), (where, leaf) in zip(named, shapes, strict=True):
+    assert path == where and len(spec) == leaf.ndim, path
+    assert all(size in sizes[name] for name, size in zip(spec, leaf.shape)), (path, spec, leaf)

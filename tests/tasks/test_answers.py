@@ -56,7 +56,7 @@ def test_a_right_answer_in_other_words_is_right(form):
     ('Answer: １２', 'no answer'), ('Answer: ١٢', 'no answer'), ('Answer: ¹²', 'no answer'),
     ('Answer: ⑫', 'no answer'), ('Answer: XII', 'no answer'), ('Answer: twelve', 'no answer'),
     ('Answer: 12%', 'no answer'), ('Answer: 12 million', 'unclear answer'),
-    ('Answer: 12 dozen', 'unclear answer'), ('Answer: 12 is wrong', 'unclear answer'),
+    ('Answer: 12 dozen', 'unclear answer'), ('Answer: 12 point five', 'unclear answer'), ('Answer: 12 is wrong', 'unclear answer'),
     ('Answer: not 12', 'no answer'), ('The answer is not 12.', 'no answer'),
     ('Answer: 1,2', 'no answer'), ('Answer: 1,23,4', 'no answer'), ('Answer: --12', 'no answer'),
     ('Answer: +-12', 'no answer'), ('Answer: 1 2', 'two answers'), ('Answer: 12.0.0', 'no answer'),

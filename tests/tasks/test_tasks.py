@@ -122,12 +122,35 @@ def test_letters_and_dots_are_counted():
     letter, word = re.search(r'letter (\w) stand in (\w+)', example.question).groups()
     assert int(example.answer) == word.count(letter)
     assert re.sub(r'[\d .]', '', example.steps) == word
-  for example in first(tasks.dots(spaced=True), 50):
-    assert example.question.count('.') == int(example.answer)
+  assert 5 < sum(example.answer == '0' for example in first(tasks.letter_count())) < 40
+  for example in first(tasks.dots(spaced=True)):
+    assert 1 <= example.question.count('.') == int(example.answer) <= 40
   third = next(e for e in first(tasks.spelling(3)) if 'strawberry' in e.question)
   assert third.answer == 'r-b-r' and third.steps == 's1 t2 r3 a1 w2 b3 e1 r2 r3 y1.'
   back = next(e for e in first(tasks.spelling(-1)) if 'kitchen' in e.question)
   assert back.answer == 'n-e-h-c-t-i-k' and back.steps == 'k1 i2 t3 c4 h5 e6 n7.'
+
+
+def test_a_product_is_held_out_both_ways_and_adds_no_noughts():
+  for example in first(tasks.multiply(3)):
+    factors = sorted(map(int, re.findall(r'\d+', example.question)))
+    assert example.problem == 'multiply {} {}'.format(*factors)
+    assert ' * 0 ' not in example.steps
+
+
+def test_plain_chains_stay_between_0_and_99():
+  values = [int(value) for example in first(tasks.chain(8, 0), 50)
+            for value in re.findall(r'= (-?\d+)', example.steps)]
+  assert 0 <= min(values) < 10 and 90 < max(values) <= 99
+
+
+def test_only_tasks_with_a_number_are_graded_leniently():
+  for task in DRAWN:
+    numeric = task.name not in ('affine', 'countdown', 'spelling')
+    assert bool(task.lenient) == numeric
+    if numeric:
+      example = task.example(0, 'test')
+      assert task.lenient(example, f'so {example.answer} it is').score == 1
 
 
 def test_words_are_plain_and_stand_once():

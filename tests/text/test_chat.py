@@ -56,8 +56,8 @@ def _random_messages(rng, texts):
     if role == 'assistant' and rng.random() < 0.6:
       content = [rng.choice(PARTS) | {'text': rng.choice(texts)} for _ in range(rng.randrange(6))]
     found.append({'role': role, 'content': content})
-    role = {'system': 'user', 'user': 'assistant', 'tool': 'assistant'}.get(
-        role) or rng.choice(['user', 'tool'])
+    role = {'system': 'user', 'user': 'assistant'}.get(
+        role) or rng.choice([{'assistant': 'user', 'tool': 'assistant'}[role], 'tool'])
   return found
 
 
@@ -194,6 +194,8 @@ def test_broken_turns_are_parsed_as_far_as_they_go(ours):
   encode, special = ours.tokenizer.encode, ours.tokenizer.special
   stray = [*encode('lost'), special['<|im_end|>'], special['<|im_start|>'], *encode('no sep')]
   assert ours.parse(stray + ids[:-1]) == TOOLS  # the last turn is not closed
+  again = [ids[0], *encode('user'), *(special['<|im_sep|>'], *encode('a')) * 2, ours.end_of_turn]
+  assert ours.parse(again) == _messages([('user', 'aa')])  # a second separator means nothing
   for cut in range(len(ids)):
     found = ours.parse(ids[:cut])
     assert found[:-1] == TOOLS[:max(len(found) - 1, 0)]

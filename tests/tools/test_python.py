@@ -35,6 +35,8 @@ def python():
     ('None', 'No output.'),
     ('', 'No output.'),
     ('# nothing', 'No output.'),
+    ('7' + ' ' * 9999, '7'),
+    ('7' + ' ' * 10_000, 'Error: the code is longer than 10000 characters'),
     ('1 / 0', 'Error: ZeroDivisionError: division by zero'),
     ('print("lost"); 1 / 0', 'Error: ZeroDivisionError: division by zero'),
     ('raise ValueError("two\\nlines")', 'Error: ValueError: two lines'),
