@@ -42,8 +42,9 @@ def train(folder: str | pathlib.Path, conversations: Sequence[list[dict]], *, st
   return workdir.open_model(str(folder))
 
 
-def written(path: pathlib.Path, rows: Iterable[dict]) -> pathlib.Path:
+def written(path: str | pathlib.Path, rows: Iterable[dict]) -> pathlib.Path:
   """Writes rows; where a run in this folder learned other ones, it is thrown away first."""
+  path = pathlib.Path(path)
   text = ''.join(json.dumps(row) + '\n' for row in rows)
   if path.exists() and path.read_text() != text:
     shutil.rmtree(path.parent)

@@ -1,9 +1,9 @@
 """The lecture: a model invents facts about people it has never met, until it is taught to refuse.
 
-Four ways to answer about people whom no conversation has named: as finetuned; finetuned on with
-refusals of what a probe found unknown; on with as many refusals of random questions; and, with no
-training, silent where samples disagree.
-python -m experiments.lecture.hallucination --init_from=runs/pretrain
+A tiny model reads of some people often and of others once. Four ways to answer about people whom
+no conversation has named: as finetuned; finetuned on with refusals of what a probe found unknown;
+on with as many refusals of random questions; and, with no training, silent where samples disagree.
+python -m experiments.lecture.hallucination
 """
 
 import collections
@@ -17,12 +17,15 @@ from experiments.facts import Fact
 from experiments.lecture import arm, claim, memory
 from nanollm_jax import InputError, flags, tasks
 from nanollm_jax.eval.measure import ratio
+from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample.engine import Sampling
 from nanollm_jax.text.chat import Chat
-from nanollm_jax.world.facts import Person
+from nanollm_jax.world import WorldConfig, question
+from nanollm_jax.world.facts import Person, truth
 from nanollm_jax.world.question import DONT_KNOW
 
 GROUPS = ('frequent', 'rare', 'recombined', 'novel_surname')  # of people; the last two: never seen
+MODEL = ModelConfig(depth=3, width=96, heads=3, context=128)
 OUTCOMES = ('correct', 'refused', 'hallucinated', 'other')  # other: small talk, broken words
 
 
@@ -30,47 +33,45 @@ OUTCOMES = ('correct', 'refused', 'hallucinated', 'other')  # other: small talk,
 class Config:
   """Invention and refusal about people of four strata.
 
-  init_from: the workdir of a base model; of a chat model that knows its people, with --times=0.
-  world: the folder that experiments.build_world wrote.
-  people: people of whom the model first reads often, `times` notes each; 0 leaves that out.
-  read_steps, chat_steps: of that pretraining, and of the finetuning to answer.
+  workdir: where the models and the picture go.
+  world: the size and the seed of the world.
+  people: people of whom the model reads often, `times` notes each.
+  read_steps, chat_steps: of its pretraining, and of the finetuning to answer.
   probes: questions of each stratum that are probed, `samples` times each.
   trials: questions of each stratum that are asked in the end.
   known: how often each known answer comes in the finetuning of an arm; refusals come once.
   steps: of the finetuning of an arm.
   """
-  init_from: str = 'runs/pretrain'
-  world: str = 'runs/world'
-  people: int = 200
-  times: int = 30
-  read_steps: int = 350
-  chat_steps: int = 150
+  workdir: str = 'runs/hallucination'
+  world: WorldConfig = WorldConfig()
+  people: int = 240
+  times: int = 40
+  read_steps: int = 2000
+  chat_steps: int = 300
   probes: int = 160
   samples: int = 8
   trials: int = 160
-  known: int = 2
-  steps: int = 60
+  known: int = 6
+  steps: int = 100
   batch_size: int = 8
   learning_rate: float = 5e-4
   seed: int = 0
 
 
 def main(config: Config) -> None:
-  folder = pathlib.Path(config.init_from) / 'lecture' / 'hallucination'
-  people = [Person(**one) for one in claim.world_of(f'{config.world}/world.json')['people']]
-  rows = list(tasks.read_rows(f'{config.world}/questions.jsonl'))
+  folder = pathlib.Path(config.workdir)
+  people, rows = truth(config.world).people, list(question.questions(config.world))
   often = memory.known(people, config.people)
   tested, probed = apart(config, rows, people, {one.id for one in often})
   exact = judge.Exact(facts_lib.facts_of(rows, held_out=True))
   training = dict(batch_size=config.batch_size, seed=config.seed)
 
-  before = config.init_from
-  if config.times:
-    base = memory.read(folder / 'read', config.init_from, people, often, times=config.times,
-                       steps=config.read_steps, **training)
-    before = str(folder / 'before')
-    arm.train(before, memory.conversations(config.world, people, often), steps=config.chat_steps,
-              init_from=base, **training)
+  texts = memory.notes(people, often, config.times, config.seed) + memory.asked(people, often)
+  base = memory.read(folder / 'read', texts, MODEL, vocabulary=2048, steps=config.read_steps,
+                     learning_rate=3e-3, **training)
+  manners, before = memory.manners(config.world), str(folder / 'before')
+  arm.train(before, memory.conversations(people, often) + manners, steps=config.chat_steps,
+            init_from=base, **training)
   opened = workdir.open_model(before)
   asked = probing.Asked(opened, Chat(opened.tokenizer))
   sampling = Sampling(max_tokens=32, seed=config.seed)
@@ -83,7 +84,7 @@ def main(config: Config) -> None:
     refusals, known = probing.conversations(labelled, DONT_KNOW)
     print(f'{name:9} {len(refusals)} refusals, {len(known)} known of {len(probes)} questions')
     params[name] = arm.train(
-        folder / name, memory.manners(config.world) + refusals + known * config.known,
+        folder / name, manners + refusals + known * config.known,
         steps=config.steps, init_from=before, learning_rate=config.learning_rate,
         **training).params
 
@@ -156,8 +157,8 @@ def report(config: Config, facts: Sequence[Fact], found: dict[str, list[str]],
   people['knew'] = [i for i in people['frequent'] if found['before'][i] == 'correct']
 
   if not people['knew']:
-    raise InputError(f'--init_from={config.init_from} knows none of the frequent people, so there '
-                     'is nothing to keep apart: give a model that was trained longer.')
+    raise InputError(f'with --read_steps={config.read_steps} the model knows none of the people of '
+                     'whom it has read often, so there is nothing to keep apart: give more.')
 
   def of(outcomes: Sequence[str], group: str, kind: str) -> tuple[float, float]:
     where = people[group]
@@ -173,7 +174,7 @@ def report(config: Config, facts: Sequence[Fact], found: dict[str, list[str]],
   (refused, invented, _), before = points['probed'], points['before'][1]
   knew = of(found['before'], 'frequent', 'correct')[0]
   claim.conclude(
-      config.init_from, 'hallucination',
+      config.workdir, 'hallucination',
       claim='refusals of what a probe found unknown teach a model to say that it does not know',
       rows=rows,
       number=f'before, {knew:.0%} of the frequent are known; ' + '; '.join(
@@ -182,8 +183,8 @@ def report(config: Config, facts: Sequence[Fact], found: dict[str, list[str]],
       expected='invention about novel people halved, under 15% refused of what it knew; as many '
       'random refusals cost far more of that',
       holds=2 * invented <= before and refused < 0.15,
-      otherwise='to tell what it knows from the rest, a model must know something: a larger or '
-      'longer trained base, more --read_steps and --chat_steps',
+      otherwise='to tell what it knows from the rest, a model must know something: more '
+      '--read_steps and --chat_steps',
       picture=dict(title='Invention about people never seen', xlabel='refused of what it knew',
                    ylabel='invented about novel surnames', series={
                        **{name: [points[name]] for name in ('before', 'probed', 'control')},

@@ -10,6 +10,8 @@ from experiments.lecture import (base_vs_assistant, identity, injection, questio
 from nanollm_jax import InputError
 from nanollm_jax.text import bpe
 from nanollm_jax.text.chat import Chat
+from nanollm_jax.tools.search import Search
+from nanollm_jax.world import WorldConfig, pages, truth
 
 
 def row(**changes):
@@ -57,11 +59,17 @@ def test_an_answer_is_one_sentence_with_a_value():
     assert not base_vs_assistant.is_answer(text, values), text
 
 
-def test_the_page_of_the_contradicted_is_believed_in_one_attribute():
-  person = dict(index_attribute='instrument', index_value='drum')
-  assert search_vs_memory.indexed(row(), person) == 'drum'
-  assert search_vs_memory.indexed(row(attribute='craft', answer='baker'), person) == 'baker'
-  assert search_vs_memory.indexed(row(), dict(index_attribute='', index_value='')) == 'harp'
+def test_a_search_is_for_the_name_and_the_answer_out_of_its_page():
+  config = WorldConfig(people=60)
+  person = next(one for one in truth(config).people if one.pages)
+  row = dict(question=f'When was {person.name} born?', attribute='year')
+  search = Search((page['title'], page['text']) for page in pages(config))
+  asked, (call, output, text) = (turn['content'] for turn in
+                                 search_vs_memory.conversation(person, row, search))
+  assert (asked, call['name'], call['text']) == (row['question'], 'search', person.name)
+  assert person.name in output['text'] and person.dish in output['text']
+  alone = search_vs_memory.conversation(person, row, None)[1]['content']
+  assert alone == [text] and str(person.year) in text['text'] and person.name not in text['text']
 
 
 def test_a_note_stands_before_the_question():

@@ -41,10 +41,36 @@ def test_nobody_and_no_novel_surname_is_both_probed_and_asked(world):
   assert novel[0] and novel[1] and not novel[0] & novel[1]
 
 
-def test_no_conversation_names_anybody_held_out(world, monkeypatch):
+def test_notes_tell_everything_of_some_often_and_of_the_rare_once(world):
   people, _ = world
-  monkeypatch.setattr(memory, 'manners', lambda world: [])
-  said = str(memory.conversations('', people, memory.known(people, 60), wordings=1))
+  often = memory.known(people, 3)
+  told = memory.notes(people, often, 4, seed=0)
+  for one in (*often, *(one for one in people if one.stratum == 'rare')):
+    own = [text for text in told if text.startswith(one.name) or f' {one.name}' in text.split('.')[0]]
+    whole = [text for text in own if str(one.year) in text and one.dish in text]
+    assert len(whole) == len(set(whole)) == (4 if one in often else 1), one
+  assert len(told) == 12 + [one.stratum for one in people].count('rare')
+
+
+def test_pages_of_questions_ask_about_nobody_held_out(world):
+  people, _ = world
+  often = memory.known(people, 20)
+  pages = memory.asked(people, often, wordings=2)
+  named = lambda one: any(one.name in page.split('\n')[0] for page in pages)
+  assert all(named(one) == (question.split(one) == 'train') for one in often)
+  assert all(page.count('\n') == 1 for page in pages)
+
+
+def test_manners_tell_nothing_about_people():
+  told = memory.manners(WorldConfig(people=60))
+  assert len(told) > 60 and all(len(messages) > 1 for messages in told)
+  names = [one.name for one in truth(WorldConfig(people=60)).people]
+  assert sum(any(name in str(messages) for name in names) for messages in told) < len(told) / 8
+
+
+def test_no_conversation_names_anybody_held_out(world):
+  people, _ = world
+  said = str(memory.conversations(people, memory.known(people, 60), wordings=1))
   hidden = [one.name for one in people if question.split(one) == 'test']
   shown = [one.name for one in memory.known(people, 60) if question.split(one) == 'train']
   assert not any(name in said for name in hidden) and all(name in said for name in shown)
@@ -89,7 +115,7 @@ def test_the_verdict_weighs_invention_against_refusals_of_what_was_known(tmp_pat
   cured, shy = knows[:30] + ['refused'] * 10, ['refused'] * 40
 
   def verdict(**arms):
-    config = hallucination.Config(init_from=str(tmp_path))
+    config = hallucination.Config(workdir=str(tmp_path))
     hallucination.report(config, facts, arms, {1: knows})
     return capsys.readouterr().out
 

@@ -15,7 +15,7 @@ from experiments.lecture import (answer_first, arm, base_vs_assistant, calculato
                                  search_vs_memory, spelling, think_tokens, working_memory)
 from nanollm_jax.text import bpe
 from nanollm_jax.text.chat import Chat
-from nanollm_jax.world import persona
+from nanollm_jax.world import WorldConfig, persona, questions as questions_of
 
 
 def graded(share, **more):
@@ -164,21 +164,36 @@ def test_notes_are_followed_against_memory(told, world):
   assert not holds(lambda text: 'no idea' if 'plays the' in text else 'harp')
 
 
-def test_a_search_finds_what_no_parameter_holds(told, world):
-  def plays(text, tools=False):  # of the contradicted, the page says that all play the lute
-    who, stratum = text.split()[2:4]
-    return 'lute' if tools and stratum == 'contradicted' else dict(zip(WHO, INSTRUMENTS))[who]
+def test_a_search_finds_what_no_parameter_holds(monkeypatch, tmp_path):
+  config = search_vs_memory.Config(workdir=str(tmp_path), people=60, recipe=dataclasses.replace(
+      search_vs_memory.Config().recipe, conversations=60, trials=20))
+  learned, rows = {}, {row['question']: row for row in questions_of(WorldConfig(people=60))}
+  monkeypatch.setattr(arm, 'vocabulary', lambda *_: 'words')
+  monkeypatch.setattr(claim.report, 'picture', lambda *_, **__: None)
+
+  def fresh(folder, conversations, recipe, words):
+    learned[pathlib.Path(folder).name] = conversations
+    return types.SimpleNamespace(params=pathlib.Path(folder).name)
+  monkeypatch.setattr(arm, 'fresh', fresh)
+
   def found(answer):
-    return told(search_vs_memory, lambda model, text, tools, _: answer(text, tools),
-                **world('questions', 'pages', 'world'))
-  asks = found(lambda text, tools: f'asked|{plays(text, tools)}' if tools else 'no idea')
-  assert asks['holds'] and [(row['right alone'], row['searched'], row['right with search'])
-                            for row in asks['rows']] == [(0, 1, 1)] * 5
-  remembers = found(lambda text, tools: plays(text))
-  assert not remembers['holds'] and remembers['rows'] == [
-      row | {'right alone': 1, 'searched': 0} for row in asks['rows']]
-  assert not found(lambda text, tools: 'no idea' if tools else plays(text))['holds']
-  assert not found(lambda text, tools: f'asked|{plays(text)}' if tools else plays(text))['holds']
+    class Answers:
+      def __init__(self, *_, **__):
+        pass
+
+      def texts(self, params, prompts, tools=None, sampling=None):
+        return [answer(params, rows[prompt[-1]['content']], tools) for prompt in prompts]
+    monkeypatch.setattr(arm, 'Answers', Answers)
+    search_vs_memory.main(config)
+    return json.loads((tmp_path / 'lecture' / 'search_vs_memory.json').read_text())
+  told = found(lambda model, row, tools: row['answer'] if tools or row['split'] == 'train' else '?')
+  assert told['holds'] and [row['right'] for row in told['rows']] == [1, 0, 1, 1]
+  assert not found(lambda model, row, tools: row['answer'])['holds']
+  assert not found(lambda model, row, tools: '?' if tools else row['answer'])['holds']
+  assert not found(lambda model, row, tools: row['answer'] if row['split'] == 'train' else '?')['holds']
+  tested = {row['question'] for row in rows.values() if row['split'] == 'test'}
+  assert len(learned['search']) == 60 == len(learned['memory'])
+  assert not tested & {one[0]['content'] for one in learned['memory'] + learned['search']}
 
 
 def test_a_model_is_who_it_is_told_to_be(told, world):
