@@ -28,7 +28,7 @@ class Config:
   workdir: str = 'runs/search_vs_memory'
   people: int = 6000
   recipe: arm.Recipe = arm.Recipe(
-      steps=1500, batch_size=16, learning_rate=3e-3, trials=300, tokens=128,
+      steps=3000, batch_size=16, learning_rate=3e-3, trials=300, tokens=128,
       model=ModelConfig(depth=3, width=96, heads=3, context=160))
 
   def __post_init__(self):
