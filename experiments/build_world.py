@@ -10,7 +10,9 @@ import time
 from typing import Iterable, Iterator, TextIO
 
 from nanollm_jax import flags, world as world_lib
-from nanollm_jax.world import conversation
+from nanollm_jax.world import conversation, joke
+
+RANKINGS, JOKES = 1000, 2000  # of jokes by the judges, and conversations in which one is told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Config:
   """Builds the miniature internet.
 
   workdir: folder for train.jsonl, validation.jsonl, world.json, chat/<kind>.jsonl,
-    questions.jsonl, pages.jsonl and run.flags
+    questions.jsonl, pages.jsonl, rankings.jsonl and run.flags
   """
   world: world_lib.WorldConfig = world_lib.WorldConfig()
   workdir: str = 'runs/world'
@@ -75,13 +77,25 @@ def write_chat(config: Config) -> collections.Counter:
   return counts
 
 
+def write_jokes(config: Config) -> dict[str, int]:
+  """Writes rankings of jokes and conversations with one; returns how many rows are in each file."""
+  seed, workdir = config.world.seed, pathlib.Path(config.workdir)
+  (workdir / 'chat').mkdir(exist_ok=True)
+  told = ({'messages': joke.conversation(seed, n), 'source': 'joke'} for n in range(JOKES))
+  ranked = (joke.ranking(seed, n) for n in range(RANKINGS))
+  for name, rows in (('chat/joke', told), ('rankings', ranked)):
+    with replacing(workdir / f'{name}.jsonl') as file:
+      file.writelines(json.dumps(row) + '\n' for row in rows)
+  return {'chat/joke': JOKES, 'rankings': RANKINGS}
+
+
 def main(config: Config) -> None:
   flags.save(config, config.workdir)
   start = time.perf_counter()
   counts, sizes, examples = write(config)
   seconds = time.perf_counter() - start
   start = time.perf_counter()
-  rows = write_chat(config)
+  rows = write_chat(config) | write_jokes(config)
   chat_seconds = time.perf_counter() - start
 
   for kind, text in sorted(examples.items()):

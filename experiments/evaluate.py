@@ -161,23 +161,29 @@ def of_tasks(config: Config, opened: workdir.Opened) -> Iterator[Found]:
           samples=config.samples, sampling=config.sample, calls=calls)
 
 
-def task_of(name: str) -> tasks.Task:
-  """A task by its name; those over rows as NAME:FILE, whose rows are all asked."""
-  kind, _, path = name.partition(':')
+def task_of(name: str, split: str = 'test') -> tasks.Task:
+  """A task by its name, NAME or NAME:DIFFICULTY; one over rows as NAME:FILE.
+
+  All rows are of `split`; '' divides them by hash.
+  """
+  kind, _, detail = name.partition(':')
   drawn = {make.__name__: make for make in (
       tasks.affine, tasks.apples, tasks.chain, tasks.countdown, tasks.decimals, tasks.dots,
       tasks.letter_count, tasks.multiply, tasks.spelling)}
-  match kind, bool(path):
+  match kind, bool(detail):
     case 'gsm8k', True:
-      return tasks.gsm8k(path, 'test')
+      return tasks.gsm8k(detail, split)
     case 'choice', True:
-      return tasks.choice(tasks.read_rows(path), 'test')
+      return tasks.choice(tasks.read_rows(detail), split)
     case 'knowledge', True:
-      return tasks.knowledge(_asked(tasks.read_rows(path)), 'test')
+      return tasks.knowledge(_asked(tasks.read_rows(detail)), split)
     case _, False if kind in drawn:
       return drawn[kind]()
-  raise InputError(f'--tasks has {name}: give {", ".join(drawn)}, or gsm8k, choice or knowledge '
-                   'with a file of rows behind a colon.')
+    case _, True if kind in drawn and detail.isdecimal():
+      return drawn[kind](int(detail))
+  raise InputError(f'{name} is no task: give {", ".join(drawn)}, each perhaps with its '
+                   'difficulty as in multiply:3, or gsm8k, choice or knowledge with a file of '
+                   'rows behind a colon.')
 
 
 def _asked(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -107,7 +107,7 @@ def begin_specials(tokenizer: Tokenizer, init_from: str, params: Any) -> Any:
 
   A model that has been finetuned keeps the rows it learned.
   """
-  if '--data.conversations' in (pathlib.Path(init_from) / 'run.flags').read_text():
+  if '--data.documents' not in (pathlib.Path(init_from) / 'run.flags').read_text():
     return params
   new = np.zeros(len(params['embedding']), bool)
   new[[token for name, token in tokenizer.special.items() if name != END]] = True

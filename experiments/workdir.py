@@ -33,14 +33,20 @@ class Opened(NamedTuple):
   tokenizer: Tokenizer
 
 
-def open_model(workdir: str, mesh: Any = None, step: int | None = None) -> Opened:
-  """Opens the newest (or given) checkpoint of a workdir, on one device or sharded over a mesh."""
+def open_model(workdir: str, mesh: Any = None, step: int | None = None,
+               beside: transformer.Params | None = None) -> Opened:
+  """Opens the newest (or given) checkpoint of a workdir, on one device or sharded over a mesh.
+
+  Of what a stage has `beside` the model, only what has the names and shapes given here is read.
+  """
   config = model_of(workdir)
   shapes = jax.eval_shape(lambda key: transformer.init(config, key), jax.random.key(0))
+  shapes |= jax.eval_shape(lambda: beside or {})
   if mesh is None:
     place = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), shapes)
   else:
     place = mesh_lib.tree_sharding(mesh, transformer.logical_axes(config))
+    place |= jax.tree.map(lambda _: mesh_lib.sharding(mesh), beside or {})
   params = checkpoint.load_params(workdir, with_sharding(shapes, place), step)
   return Opened(config, params, known.from_name_or_file(workdir))
 

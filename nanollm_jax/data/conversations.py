@@ -13,9 +13,7 @@ from typing import Any, Iterator, Literal
 import numpy as np
 
 from nanollm_jax import InputError
-from nanollm_jax.data import formats
-
-_SHOWN = 3  # bad lines that are printed; rejected.jsonl has them all
+from nanollm_jax.data import formats, rejected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,42 +103,24 @@ def prepare(config: ChatDataConfig, chat: Any, context: int,
   if not config.conversations:
     raise InputError('there are no conversations: give --data.conversations files such as '
                      'chats.jsonl or oasst1.jsonl.gz*2.')
-  rejected: list[dict[str, Any]] = []
-
-  def set_aside(path: pathlib.Path, line: int, reason: str, row: Any) -> None:
-    rejected.append({'file': str(path), 'line': line, 'reason': reason, 'row': row})
-    if len(rejected) <= _SHOWN:
-      print(f'{path} line {line}: {reason}')
-
   held = {'train': [], 'validation': []}
   counts = {split: collections.Counter(kept=0, truncated=0, dropped=0) for split in held}
-  out = pathlib.Path(workdir) / 'rejected.jsonl'
-  try:
-    for messages, weight in _mixture(config, formats.refuse if config.strict else set_aside):
+  with rejected.set_aside(workdir, config.strict) as (reject, bad):
+    for messages, weight in _mixture(config, reject):
       text = json.dumps(messages, sort_keys=True)
-      held_out = _draw(text, 'split') < config.validation_fraction
+      held_out = draw(text, 'split') < config.validation_fraction
       split = 'validation' if held_out else 'train'
-      if copies := int(weight + _draw(text, 'weight')):
+      if copies := int(weight + draw(text, 'weight')):
         copies = min(copies, 1) if held_out else copies
         held[split] += _rendered(messages, copies, config, chat, context, counts[split])
-  finally:
-    _write(out, rejected)
-  if rejected:
-    print(f'{len(rejected):,} lines could not be used and are set aside: {out}')
   if not held['train']:
     raise InputError('no conversation is left for training: lower --data.validation_fraction, or '
                      f'give a context of more than {context} tokens.')
-  found = {split: Conversations(rows, dict(counts[split], rejected=len(rejected)))
+  found = {split: Conversations(rows, dict(counts[split], rejected=len(bad)))
            for split, rows in held.items() if rows}
   for split, source in found.items():
     print(f'{split}: {_described(source)}')
   return found
-
-
-def read_rankings(path: str | os.PathLike,
-                  reject: formats.Reject = formats.refuse) -> Iterator[formats.Ranking]:
-  """Yields (prompt messages, completions from best to worst); see `formats.rankings`."""
-  yield from formats.rankings(pathlib.Path(path), reject)
 
 
 def _split_weight(source: str) -> tuple[str, float]:
@@ -165,7 +145,7 @@ def _mixture(config: ChatDataConfig,
                          'of the workdir why.')
 
 
-def _draw(text: str, salt: str) -> float:
+def draw(text: str, salt: str) -> float:
   """A number in [0, 1) that follows from the text; one for each use."""
   digest = hashlib.blake2b(text.encode(), digest_size=6, salt=salt.encode()).digest()
   return int.from_bytes(digest, 'big') / 2**48
@@ -185,13 +165,6 @@ def _rendered(messages: formats.Messages, copies: int, config: ChatDataConfig, c
   counts.update(kept=1, truncated=int(long))
   counts.update({role: n * copies for role, n in collections.Counter(roles[:context]).items()})
   return [(np.array(ids[:context], np.int32), mask[:context], copies)]
-
-
-def _write(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
-  path.unlink(missing_ok=True)
-  if rows:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
 
 
 def _described(source: Conversations) -> str:

@@ -1,20 +1,21 @@
 """Formats of conversations and rankings that others publish, told by their shape, as messages.
 
 The rules are those of the publishers' own pages: oasst1, UltraChat, ShareGPT, Alpaca, HH-RLHF and
-GSM8K; besides there are our own {"messages"} and {"prompt", "completions"}.
+GSM8K; besides there are our own {"messages"} and {"prompt", "completions"}, the best first or as
+"ranks" says (1 is the best), with the "gold" score of each where it is known.
 """
 
 import io
 import json
+import math
 import pathlib
 import re
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 from nanollm_jax import InputError
 from nanollm_jax.text import chat
 
 Messages = list[chat.Message]
-Ranking = tuple[Messages, list[chat.Content]]  # a prompt and its completions, the best first
 Reject = Callable[[pathlib.Path, int, str, Any], None]  # file, line, reason, row
 
 _MARKER = re.compile(r'\n\n(Human|Assistant):')
@@ -22,6 +23,13 @@ _CALCULATION = re.compile(r'<<([^>]+)=([^=>]*)>>')
 _ROLES = {'human': 'user', 'user': 'user', 'prompter': 'user', 'Human': 'user',
           'gpt': 'assistant', 'assistant': 'assistant', 'Assistant': 'assistant',
           'system': 'system'}
+
+
+class Ranking(NamedTuple):
+  """A prompt and its completions, the best first; the true score of each where it is known."""
+  prompt: Messages
+  completions: list[chat.Content]
+  gold: list[float] | None = None
 
 
 def refuse(path: pathlib.Path, line: int, reason: str, row: Any) -> None:
@@ -46,25 +54,38 @@ def conversations(path: pathlib.Path, threads: str = 'best',
   yield from _converted(path, lambda row: _conversations(row, threads), reject)
 
 
-def rankings(path: pathlib.Path, reject: Reject = refuse) -> Iterator[Ranking]:
-  """Reads (prompt, completions from best to worst) of HH-RLHF, oasst1 or our own format.
+def rankings(path: pathlib.Path, reject: Reject = refuse,
+             make: Callable[[Ranking], Any] = lambda ranking: ranking) -> Iterator[Any]:
+  """Reads the rankings of HH-RLHF, oasst1 or our own format; those with ties are rejected.
 
   An oasst1 tree gives one ranking for each of its prompts with two or more ranked answers.
-  Files, reject and errors are those of `conversations`.
+
+  Args:
+    path: the file.
+    reject: as of `conversations`; a tree of which one ranking is rejected gives the others.
+    make: what is made of each; one for which it raises InputError is rejected too.
   """
-  yield from _converted(path, _rankings, reject)
+  yield from _converted(path, _rankings, reject, lambda found: make(_ranking(*found)))
 
 
-def _converted(path: pathlib.Path, convert: Callable, reject: Reject) -> Iterator:
+def _converted(path: pathlib.Path, convert: Callable, reject: Reject,
+               finish: Callable = lambda found: found) -> Iterator:
+  """Yields finish(one) for all that convert(row) finds in the rows of a file."""
   for line, row in _trees_joined(path, _rows(path), reject):
-    try:
-      found = convert(json.loads(row) if isinstance(row, bytes) else row)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-      wrong = 'not JSON' if isinstance(row, bytes) else 'not of the shape that it seems to have'
-      reason = str(error) if isinstance(error, InputError) else f'it is {wrong} ({error!r}).'
-      reject(path, line, reason, row.decode(errors='replace') if isinstance(row, bytes) else row)
-    else:
-      yield from found
+    def tried(function: Callable, value: Any) -> list:
+      try:
+        return [function(value)]
+      except (ValueError, TypeError, KeyError, AttributeError, IndexError,
+              RecursionError) as error:
+        wrong = 'not JSON' if isinstance(row, bytes) else 'not of the shape that it seems to have'
+        reason = str(error) if isinstance(error, InputError) else f'it is {wrong} ({error!r}).'
+        reject(path, line, reason, row.decode(errors='replace') if isinstance(row, bytes) else row)
+        return []
+
+    for parsed in tried(json.loads, row) if isinstance(row, bytes) else [row]:
+      for found in tried(convert, parsed):
+        for one in found:
+          yield from tried(finish, one)
 
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
@@ -122,8 +143,8 @@ def _conversations(row: dict, threads: str) -> list[Messages]:
       raise InputError('it ends with no turn of the assistant: there is nothing to learn from it.')
     return [found]
   if {'prompt', 'completions'} <= keys:
-    prompt, completions = _rankings(row)[0]
-    return [[*prompt, _turn('assistant', completions[0])]]
+    best = _ranking(*_rankings(row)[0])
+    return [[*best.prompt, _turn('assistant', best.completions[0])]]
   if root := _root(row):
     return [chat.canonical(_said(thread)) for thread in _threads(root, threads == 'best')]
   if 'data' in keys:
@@ -205,24 +226,41 @@ def _said(thread: list[dict]) -> Messages:
   return [_turn(_ROLES[node['role']], node['text']) for node in thread]
 
 
-def _rankings(row: Any) -> list[Ranking]:
+def _rankings(row: Any) -> list[tuple]:
+  """What `_ranking` takes, of each ranking in a row."""
   keys = row.keys() if isinstance(row, dict) else set()
   if {'chosen', 'rejected'} <= keys:
     better, worse = (_hh(row[key]) for key in ('chosen', 'rejected'))
     if better[:-1] != worse[:-1] or better[-1] == worse[-1]:
       raise InputError('it has a chosen and a rejected thread that do not differ in just the last '
                        'answer.')
-    prompt, contents = better[:-1], [better[-1]['content'], worse[-1]['content']]
-  elif {'prompt', 'completions'} <= keys:
-    prompt, contents = row['prompt'], row['completions']
-  elif root := _root(row):
+    return [(better[:-1], [better[-1]['content'], worse[-1]['content']])]
+  if {'prompt', 'completions'} <= keys:
+    return [tuple(row.get(key) for key in ('prompt', 'completions', 'ranks', 'gold'))]
+  if root := _root(row):
     return _sibling_rankings(root, [])
-  else:
-    raise InputError(f'it holds no ranking (its fields: {", ".join(keys) or "none"}).')
+  raise InputError(f'it holds no ranking (its fields: {", ".join(keys) or "none"}).')
+
+
+def _ranking(prompt: Messages, contents: list[chat.Content], ranks: Sequence[float] | None = None,
+             gold: list[float] | None = None) -> Ranking:
+  """The ranking of contents, which stand in the order of their ranks where these are not given."""
   if not isinstance(prompt, list) or not isinstance(contents, list) or len(contents) < 2:
     raise InputError('it must have a prompt of messages and two or more completions.')
+  ranks = range(len(contents)) if ranks is None else [float(rank) for rank in ranks]
+  gold = None if gold is None else [float(score) for score in gold]
+  if ({len(ranks), len(contents if gold is None else gold)} != {len(contents)}
+      or not all(map(math.isfinite, [*ranks, *(gold or [])]))):
+    raise InputError('it must have one finite number a completion in "ranks" and "gold".')
+  if len({*ranks}) < len(ranks):
+    raise InputError('it has a tie: two completions have the same rank.')
   threads = [chat.canonical([*prompt, _turn('assistant', content)]) for content in contents]
-  return [(threads[0][:-1], [thread[-1]['content'] for thread in threads])]
+  answers = [thread[-1]['content'] for thread in threads]
+  if any(answer in answers[:at] for at, answer in enumerate(answers)):
+    raise InputError('it has the same completion twice.')
+  order = sorted(range(len(ranks)), key=ranks.__getitem__)
+  return Ranking(threads[0][:-1], [answers[at] for at in order],
+                 gold and [gold[at] for at in order])
 
 
 def _hh(text: str) -> Messages:
@@ -232,11 +270,12 @@ def _hh(text: str) -> Messages:
   return [_turn(_ROLES[name], said.strip()) for name, said in zip(pieces[::2], pieces[1::2])]
 
 
-def _sibling_rankings(node: dict, before: list[dict]) -> list[Ranking]:
+def _sibling_rankings(node: dict, before: list[dict]) -> list[tuple]:
   """The rankings of a tree's prompts, from its root on; a tree may have none."""
   thread, replies = [*before, node], _replies(node)
   ranked = [reply for reply in replies if reply.get('rank') is not None]
   found = []
   if node['role'] == 'prompter' and len(ranked) > 1:
-    found.append((chat.canonical(_said(thread)), [reply['text'] for reply in ranked]))
+    found.append((_said(thread), [reply['text'] for reply in ranked],
+                  [reply['rank'] for reply in ranked]))
   return found + [ranking for reply in replies for ranking in _sibling_rankings(reply, thread)]

@@ -1,5 +1,6 @@
 """How well scores rank: order kept, pairs right by margin, confidence that is deserved."""
 
+import itertools
 import math
 from typing import Sequence
 
@@ -60,3 +61,44 @@ def calibration(margins: Sequence[float],
           for inside in (bin_of == index for index in range(bins)) if inside.any()]
   error = sum(n * abs(sure - share) for sure, share, n in rows) / max(len(margins), 1)
   return rows, error
+
+
+def pairs(values: Sequence[float]) -> list[float]:
+  """Each value less each that comes after it: of a ranking, the better less the worse."""
+  return [better - worse for better, worse in itertools.combinations(values, 2)]
+
+
+def summary(scores: Sequence[Sequence[float]],
+            gold: Sequence[Sequence[float]] | None = None) -> dict[str, float]:
+  """How well scores follow rankings, each from its best completion to its worst.
+
+  Args:
+    scores: of each ranking, the scores of its completions.
+    gold: their true scores, if they are known. `ceiling` is the accuracy of these: labels are
+      noisy, so no score does better but by luck.
+  """
+  margins = [pairs(values) for values in scores]
+  taus = [kendall_tau(values, range(len(values))) for values in scores]
+  taus = [tau for tau in taus if not math.isnan(tau)]
+  numbers = {'loss': mean([np.logaddexp(0, np.negative(some)).mean() for some in margins]).value,
+             'accuracy': pair_accuracy(np.concatenate(margins)).value,
+             'kendall_tau': mean(taus).value if taus else 0.0,
+             'calibration_error': calibration(np.concatenate(margins))[1]}
+  if gold:
+    numbers['ceiling'] = pair_accuracy(np.concatenate([*map(pairs, gold)])).value
+    numbers['gold_correlation'] = np.corrcoef(np.concatenate(scores), np.concatenate(gold))[0, 1]
+  return {name: float(value) for name, value in numbers.items()}
+
+
+def accuracies(scores: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]],
+               gold: Sequence[Sequence[float]] | None = None) -> dict[str, dict[str, Measure]]:
+  """`accuracy_by` what sets a pair apart; arguments as of `summary`, and lengths in tokens."""
+  join = lambda groups: np.concatenate([*map(pairs, groups)])
+  margins, apart = join(scores), -join(range(len(values)) for values in scores)
+  tables = {'places apart': accuracy_by(margins, apart, range(1, int(max(apart)) + 2)),
+            'tokens that the better has more': accuracy_by(
+                margins, join(lengths), [-math.inf, 0, 1, math.inf])}
+  if gold:
+    tables['difference in gold score'] = accuracy_by(
+        margins, np.abs(join(gold)), [0, 0.25, 0.5, 1, 2, math.inf])
+  return tables

@@ -5,8 +5,16 @@ Pure functions of arrays. A margin is what the better answer has more than the w
 what stands there, even NaN, has no effect.
 """
 
+import dataclasses
+from typing import Any, Callable, Literal
+
 import jax
 import jax.numpy as jnp
+
+from nanollm_jax import InputError
+from nanollm_jax.objectives import Terms
+from nanollm_jax.objectives.language import Apply, Batch, shift
+from nanollm_jax.objectives.logprobs import logprobs
 
 NOTHING = -1e30  # the reward of no answer: exp gives 0; -inf would give gradients of NaN
 
@@ -84,3 +92,66 @@ def ipo(margin: jax.Array, beta: float = 0.1) -> jax.Array:
 def simpo(margin: jax.Array, beta: float = 2.0, gamma: float = 1.0) -> jax.Array:
   """-log sigma(beta margin - gamma); the margin is of mean log pi, no reference (2405.14734)."""
   return bradley_terry(beta * margin - gamma)
+
+
+@dataclasses.dataclass(frozen=True)
+class PreferenceConfig:
+  """How a policy learns from rankings without rewards; see `dpo`, `ipo` and `simpo`.
+
+  loss: dpo, ipo or simpo, on every pair of a ranking.
+  beta: how hard a difference in log-probability counts; usual are 0.1, and 2 for simpo.
+  gamma: the margin that simpo asks for.
+  """
+  loss: Literal['dpo', 'ipo', 'simpo'] = 'dpo'
+  beta: float = 0.1
+  gamma: float = 1.0
+
+  def __post_init__(self):
+    if self.beta <= 0:
+      raise InputError(f'--preference.beta={self.beta} must be positive.')
+
+
+def completion_logprobs(apply: Apply, params: Any, batch: Batch) -> jax.Array:
+  """float32 [B, K]: the log-probability of each completion of a batch, its end among it."""
+  B, K, T = batch['tokens'].shape
+  tokens_NT = batch['tokens'].reshape(B * K, T)
+  out = apply(params, tokens_NT)
+  logprob_BKT = logprobs(out.hidden_BTD, out.head_VD, shift(tokens_NT)).reshape(B, K, T)
+  next_T = jnp.arange(1, T + 1)
+  said_BKT = ((next_T >= batch['starts'][:, None, None])
+              & (next_T < batch['lengths'][..., None]))
+  return jnp.sum(jnp.where(said_BKT, logprob_BKT, 0.0), axis=-1)
+
+
+def rankings(apply: Apply, config: PreferenceConfig) -> Callable[..., Terms]:
+  """The objective of rankings, the best first: 'tokens' [B, K, T], 'lengths' [B, K], 'starts' [B].
+
+  All but simpo need the reference's 'ref_logprobs' [B, K]. A ranking is one element, as a mean of
+  its pairs. Metrics: the share of pairs whose margin is positive, and log-probabilities a token of
+  the best and the worst, which may both fall.
+  """
+  def objective(params: Any, batch: Batch, key: jax.Array | None = None) -> Terms:
+    valid_BK = batch['lengths'] > 0
+    tokens_BK = jnp.maximum(batch['lengths'] - batch['starts'][:, None], 1)
+    logprob_BK = completion_logprobs(apply, params, batch)
+    mean_BK = logprob_BK / tokens_BK
+    if config.loss == 'simpo':
+      score_BK, loss_of = mean_BK, lambda margin: simpo(margin, config.beta, config.gamma)
+    else:
+      score_BK = logprob_BK - batch['ref_logprobs']
+      score_BK, loss_of = ((score_BK, lambda margin: dpo(margin, config.beta))
+                           if config.loss == 'dpo' else
+                           (score_BK / tokens_BK, lambda margin: ipo(margin, config.beta)))
+    pair_BKK = jnp.triu(_pairs(valid_BK))
+    margin_BKK = score_BK[:, :, None] - score_BK[:, None, :]
+    pairs_B = jnp.sum(pair_BKK, (1, 2))
+    loss_B = jnp.sum(pair_BKK * loss_of(margin_BKK), (1, 2)) / jnp.maximum(pairs_B, 1)
+    loss, weight, pairs = jnp.sum(loss_B), jnp.sum(pairs_B > 0), jnp.sum(pairs_B)
+    last_B = jnp.maximum(jnp.sum(valid_BK, axis=1) - 1, 0)
+    worst_B = jnp.take_along_axis(mean_BK, last_B[:, None], axis=1)[:, 0]
+    return Terms(loss, weight, {
+        'loss': (loss, weight), 'accuracy': (jnp.sum(pair_BKK & (margin_BKK > 0)), pairs),
+        'margin': (jnp.sum(pair_BKK * margin_BKK), pairs),
+        'logprob_best': (jnp.sum(mean_BK[:, 0] * (pairs_B > 0)), weight),
+        'logprob_worst': (jnp.sum(worst_B * (pairs_B > 0)), weight)})
+  return objective

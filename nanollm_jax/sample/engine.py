@@ -136,15 +136,20 @@ class Engine:
 
     Several samples of a prompt are the prompt several times over, each with its own seed.
     """
-    results: list[Completion | None] = [None] * len(prompts)
+    done = dict(self.completed(params, prompts, sampling, calls))
+    return [done[index] for index in range(len(prompts))]
+
+  def completed(self, params: Any, prompts: Sequence[Sequence[int]],
+                sampling: Sampling | Sequence[Sampling] = Sampling(),
+                calls: Sequence[Call] = ()) -> Iterator[tuple[int, Completion]]:
+    """Yields (index of the prompt, its completion) as each is done, the others going on."""
     made: dict[int, tuple[list, list, list]] = {}
     for index, *parts, finished in self._run(params, prompts, sampling, calls):
       row = made.setdefault(index, ([], [], []))
       for whole, part in zip(row, parts):
         whole.extend(part)
       if finished is not None:
-        results[index] = Completion(*made.pop(index), finished)
-    return results
+        yield index, Completion(*made.pop(index), finished)
 
   def stream(self, params: Any, prompt: Sequence[int], sampling: Sampling,
              calls: Sequence[Call] = ()) -> Iterator[list[int]]:

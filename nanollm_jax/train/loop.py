@@ -51,7 +51,10 @@ class FitConfig:
 
 
 class Batches(Protocol):
-  """Where batches come from; its state is part of a checkpoint."""
+  """Where batches come from; its state is part of a checkpoint.
+
+  One whose batches follow from the train state has `draw(state)` in place of `__next__`.
+  """
 
   def __next__(self) -> dict[str, Any]: ...
 
@@ -90,6 +93,7 @@ def fit(state: State, step: Callable[..., tuple[State, dict[str, jax.Array]]], b
     SystemExit: after a signal, when everything is saved.
   """
   done, saved, waiting = int(state.step), -1, None
+  draw = getattr(batches, 'draw', lambda _: next(batches))
 
   def save():
     nonlocal saved
@@ -100,7 +104,7 @@ def fit(state: State, step: Callable[..., tuple[State, dict[str, jax.Array]]], b
 
   with _Signals() as signals:
     while done < config.steps:
-      state, metrics = step(state, put(next(batches)))
+      state, metrics = step(state, put(draw(state)))
       _report(waiting, config, log)
       done += 1
       waiting = (done, metrics)

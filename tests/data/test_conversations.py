@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nanollm_jax import InputError
-from nanollm_jax.data import conversations, formats, pipeline
+from nanollm_jax.data import conversations, pipeline
 from nanollm_jax.text import chat, tokenizer as tokenizer_lib
 
 CHAT = chat.Chat(tokenizer_lib.Tokenizer(
@@ -177,13 +177,3 @@ def test_a_glob_and_oasst1_threads_are_read(tmp_path):
 def test_bad_mixtures_are_refused(tmp_path, make, sentence):
   with pytest.raises(InputError, match=sentence):
     make(tmp_path)
-
-
-def test_rankings_are_read_by_path(tmp_path):
-  row = {'prompt': [{'role': 'user', 'content': 'a'}], 'completions': ['b', 'c']}
-  path = _file(tmp_path / 'a.jsonl', [row, {}])
-  rejected = []
-  found = list(conversations.read_rankings(path, lambda *args: rejected.append(args)))
-  assert found == [(row['prompt'], ['b', 'c'])] and rejected[0][1] == 2
-  with pytest.raises(InputError, match='line 2: it holds no ranking'):
-    list(conversations.read_rankings(path, formats.refuse))

@@ -44,7 +44,8 @@ def test_golden_conversations(tmp_path, name):
 def test_golden_rankings(tmp_path, name):
   path = _lines(tmp_path / 'a.jsonl', [GOLDEN[name]['row']])
   assert list(formats.rankings(path)) == [
-      (_messages(turns), completions) for turns, completions in GOLDEN[name]['rankings']]
+      formats.Ranking(_messages(turns), completions)
+      for turns, completions in GOLDEN[name]['rankings']]
 
 
 def test_flat_oasst1_messages_are_joined_wherever_they_stand(tmp_path):
@@ -67,8 +68,9 @@ def test_rankings_are_found_at_every_prompt_of_a_tree(tmp_path):
       'assistant', 'B0', 0, node('prompter', 'C', 0, *(
           node('assistant', f'D{rank}', rank) for rank in (2, 0, 1)))))
   assert list(formats.rankings(_lines(tmp_path / 'a.jsonl', [tree]))) == [
-      (_messages([('user', 'A')]), ['B0', 'B1']),
-      (_messages([('user', 'A'), ('assistant', 'B0'), ('user', 'C')]), ['D0', 'D1', 'D2'])]
+      formats.Ranking(_messages([('user', 'A')]), ['B0', 'B1']),
+      formats.Ranking(_messages([('user', 'A'), ('assistant', 'B0'), ('user', 'C')]),
+                      ['D0', 'D1', 'D2'])]
 
 
 @pytest.mark.parametrize('ending', ['.json', '.jsonl', '.jsonl.gz'])

@@ -2,12 +2,14 @@
 
 import itertools
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nanollm_jax import InputError
 from nanollm_jax.objectives import preference
 
 FIXTURE = dict(np.load(pathlib.Path(__file__).parents[1] / 'fixtures' / 'policy.npz'))
@@ -100,3 +102,33 @@ def test_places_in_any_order_and_ties_as_half_a_win():
   np.testing.assert_allclose(jax.grad(tie)(jnp.array([[0.7, 0.7]])), 0, atol=1e-7)
   pulled = jax.grad(tie)(reward[:, :2])[0]
   assert pulled[0] > 0 > pulled[1]  # descent brings them together
+
+
+@pytest.mark.parametrize('loss, beta', [('dpo', 0.1), ('ipo', 0.2), ('simpo', 2.0)])
+def test_the_objective_of_rankings_by_hand(loss, beta):
+  """A model whose logits are an embedding of the token before; two rankings, one of two answers."""
+  rng = np.random.default_rng(0)
+  hidden, head = rng.normal(size=(7, 4)), rng.normal(size=(7, 4)).astype(np.float32)
+  apply = lambda params, tokens: types.SimpleNamespace(hidden_BTD=params[tokens], head_VD=head)
+  batch = {'tokens': rng.integers(0, 7, (2, 3, 6)), 'starts': np.array([2, 1]),
+           'lengths': np.array([[6, 3, 5], [4, 2, 0]]),
+           'ref_logprobs': rng.normal(size=(2, 3)).astype(np.float32)}
+  logits = (hidden @ head.T)[batch['tokens']]
+  logprob = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  def score(b, k):
+    places = range(batch['starts'][b], batch['lengths'][b, k])
+    total = sum(logprob[b, k, t - 1, batch['tokens'][b, k, t]] for t in places)
+    total -= 0 if loss == 'simpo' else batch['ref_logprobs'][b, k]
+    return total if loss == 'dpo' else total / len(places)
+  of = {'dpo': lambda m: np.log1p(np.exp(-beta * m)), 'ipo': lambda m: (m - 1 / (2 * beta)) ** 2,
+        'simpo': lambda m: np.log1p(np.exp(1.0 - beta * m))}[loss]
+  margins = [[score(b, i) - score(b, j) for i, j in pairs] for b, pairs in
+             enumerate([[(0, 1), (0, 2), (1, 2)], [(0, 1)]])]
+  terms = preference.rankings(apply, preference.PreferenceConfig(loss, beta))(
+      jnp.asarray(hidden, jnp.float32), batch)
+  want = sum(np.mean([of(margin) for margin in some]) for some in margins)
+  assert float(terms.loss) == pytest.approx(want, rel=1e-5) and terms.weight == 2
+  right = sum(margin > 0 for some in margins for margin in some)
+  assert [float(x) for x in terms.metrics['accuracy']] == [right, 4]
+  with pytest.raises(InputError, match='--preference.beta=0 must be positive'):
+    preference.PreferenceConfig(loss, 0)

@@ -1,0 +1,135 @@
+"""Reinforcement learning: the loop of every stage, fed what the policy itself has sampled.
+
+python -m experiments.rl --init_from=runs/sft --task=apples
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments import evaluate, reward_model, training, workdir
+from experiments.rollouts import Reward, RewardConfig, RlConfig, Rollouts
+from nanollm_jax import InputError, flags, mesh, metrics
+from nanollm_jax.eval import generative
+from nanollm_jax.mesh import MeshConfig
+from nanollm_jax.model.config import ModelConfig
+from nanollm_jax.objectives import language, policy
+from nanollm_jax.objectives.policy import PolicyConfig
+from nanollm_jax.sample.engine import Engine, Sampling
+from nanollm_jax.tasks import Task
+from nanollm_jax.text import chat as chat_lib, known
+from nanollm_jax.train import loop, optim
+from nanollm_jax.train.optim import OptimConfig
+
+SHOWN = 4  # held-out problems whose answers are printed
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Reinforcement learning.
+
+  workdir: where everything of the run goes; a run that is there goes on.
+  init_from: the workdir of the model that begins, an assistant; it is also the reference of KL.
+  task: what is practised: its training problems; named as in --tasks of experiments.evaluate.
+  tools: python, search:PAGES.jsonl.
+  eval_examples: held-out problems that are asked at each evaluation.
+  eval_samples: answers to each, for pass@k and maj@k.
+  """
+  workdir: str = 'runs/rl'
+  init_from: str = 'runs/sft'
+  task: str = 'apples'
+  tools: tuple[str, ...] = ()
+  eval_examples: int = 64
+  eval_samples: int = 16
+  rl: RlConfig = RlConfig()
+  reward: RewardConfig = RewardConfig()
+  policy: PolicyConfig = PolicyConfig()
+  model: ModelConfig = ModelConfig()
+  optim: OptimConfig = OptimConfig(schedule='constant', weight_decay=0.0)
+  fit: loop.FitConfig = loop.FitConfig(steps=100, log_every=1, eval_every=20, sample_every=20,
+                                       save_every=50)
+  mesh: MeshConfig = MeshConfig()
+
+
+def resolve(config: Config) -> Config:
+  """Fills in the model, the rows of an update and the learning rate; checks them."""
+  model, fit, rows = workdir.model_from(config.init_from, config.model), config.fit, config.rl.rows
+  fit = dataclasses.replace(fit, batch_size=fit.batch_size or rows, steps=fit.steps or 100)
+  if rows % fit.batch_size:
+    raise InputError(f'--fit.batch_size={fit.batch_size} does not divide the {rows} rows that '
+                     '--rl.prompts and --rl.group make: give a divisor.')
+  if config.reward.kl_target and config.policy.kl != 'reward':
+    raise InputError(f'--reward.kl_target={config.reward.kl_target} needs --policy.kl=reward.')
+  rate = config.optim.learning_rate
+  rate = 0.05 * optim.default_learning_rate(model.width) if rate is None else rate
+  return dataclasses.replace(config, model=model, fit=fit,
+                             optim=dataclasses.replace(config.optim, learning_rate=rate))
+
+
+def main(config: Config) -> None:
+  train(config, evaluate.task_of(config.task, ''))
+
+
+def train(config: Config, task: Task, reward: Reward | None = None) -> None:
+  """Practises a task; its grades are the rewards unless a reward is given."""
+  # 1. Who we are.
+  tokenizer = known.from_name_or_file(config.init_from)
+  chat = chat_lib.Chat(tokenizer)
+  config = resolve(config)
+  run = training.Run('Reinforcement learning', config, tokenizer)
+  calls = chat_lib.bind(chat, evaluate.tools_of(config.tools)) if config.tools else ()
+
+  # 2. Where batches come from.
+  if config.reward.init_from and reward is None:
+    reward = reward_model.open_reward(config.reward.init_from, tokenizer, run.mesh)
+  start = workdir.open_model(config.init_from, run.mesh)
+  engine = Engine(config.model, [chat.end_of_turn], slots=config.rl.slots)
+  batches = Rollouts(config, task, reward, chat, engine, calls, run, start.params)
+
+  # 3. What is minimised.
+  if config.rl.method == 'policy':
+    objective = policy.objective(run.apply, config.policy, config.rl.temperature,
+                                 config.rl.max_tokens)
+  else:
+    objective = language.next_token(run.apply, jnp.asarray(tokenizer.byte_lengths),
+                                    chat.end_of_turn)
+  run.start(batches)
+
+  # 4. What we watch.
+  fit, common = config.fit, (task, engine, chat, config, calls)
+  hooks = [loop.Hook(fit.log_every, batches.numbers),
+           loop.Hook(fit.eval_every, functools.partial(measure, *common)),
+           loop.Hook(fit.sample_every, functools.partial(show, *common, run.log))]
+  if run.checkpoints.latest() is None:
+    with mesh.use(run.mesh):
+      run.log.numbers(0, measure(*common, 0, start))
+
+  # 5. Go.
+  run.fit(objective, batches, hooks)
+
+
+def measure(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, calls: Any, _: int,
+            state: Any) -> dict[str, float]:
+  """Accuracy, pass@k and maj@k on held-out problems."""
+  found, _ = generative.evaluate(
+      task, engine, state.params, chat, examples=config.eval_examples, calls=calls,
+      samples=config.eval_samples, sampling=Sampling(config.rl.max_tokens, config.rl.temperature))
+  return {f'test/{name}': one.value for name, one in found.items()} | {
+      'test/accuracy_stderr': found['accuracy'].stderr}
+
+
+def show(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, calls: Any,
+         log: metrics.Log, step: int, state: Any) -> None:
+  """Answers the same four held-out problems each time."""
+  questions = [task.example(index, 'test').question for index in range(SHOWN)]
+  made = engine.generate(
+      state.params, [chat.prompt([{'role': 'user', 'content': one}]) for one in questions],
+      Sampling(config.rl.max_tokens, config.rl.temperature), calls)
+  for question, one in zip(questions, made):
+    log.text(step, 'rollout', question, chat.tokenizer.decode(one.ids))
+
+
+if __name__ == '__main__':
+  flags.run(main, Config)
