@@ -217,10 +217,7 @@ def python(rng: random.Random, cast: Cast, number: int):
 
 
 def search(rng: random.Random, cast: Cast, number: int):
-  """Somebody's attribute, looked up by the question: little known people, or as the user asks.
-
-  Both the search, in the user's words, and the answer, in the page's, are copies.
-  """
+  """Somebody's attribute, looked up by the name: little known people, or as the user asks."""
   told = rng.random() < 0.3
   person = pick(rng, cast.searched)
   attribute = pick(rng, ATTRIBUTES)
@@ -228,8 +225,8 @@ def search(rng: random.Random, cast: Cast, number: int):
   if told:
     asked = say(rng, _FORMS['search'], {'question': asked})
   page = index.page(cast.world.config, person)['text']
-  return _turns(asked, _with_tool('search', asked, page, _quoted(
-      page, index.indexed(person), attribute))), person.id
+  answer = question_lib.answer(rng, index.indexed(person), attribute, named=False)
+  return _turns(asked, _with_tool('search', person.name, page, answer)), person.id
 
 
 def context(rng: random.Random, cast: Cast, number: int):

@@ -56,6 +56,7 @@ def test_it_begins_at_its_reference_and_learns_to_prefer(ranked):
     preference.main(dataclasses.replace(config, init_from=''))
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_the_whole_run(ranked, monkeypatch):
   whole, parts = ranked('whole', 'ipo'), ranked('parts', 'ipo')
   preference.main(whole)

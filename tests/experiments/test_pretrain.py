@@ -65,6 +65,7 @@ def run(config, **options):
   return subprocess.run(command(config), cwd=ROOT, capture_output=True, text=True, **options)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny):
   """kill -9 twice at whatever moment; parameters, optimizer, data and keys all go on."""
   whole, killed = tiny('whole', steps=40), tiny('killed', steps=40)
@@ -96,6 +97,7 @@ def test_sigterm_saves_and_says_so(tiny):
   assert checkpoint.Checkpoints(config.workdir).latest() == losses(config.workdir)[-1][0]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_restores_on_another_mesh(tiny):
   """4 steps on 8 data-parallel devices, the rest with parameters sharded over them: same losses."""
   whole = tiny('whole')
@@ -176,7 +178,8 @@ def test_bad_input_is_one_sentence(tiny, tmp_path):
     pretrain.main(missing)
 
 
-@pytest.mark.parametrize('objective', ('masked_token', 'span_corruption'))
+@pytest.mark.parametrize('objective', (
+    'masked_token', pytest.param('span_corruption', marks=pytest.mark.slow)))
 def test_the_other_objectives_run_through_the_same_loop(tiny, objective):
   config = dataclasses.replace(tiny(), objective=objective)
   pretrain.main(config)

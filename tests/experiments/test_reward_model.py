@@ -83,6 +83,7 @@ def test_it_learns_is_measured_and_opens_normalised(ranked, corpus, tmp_path):
     reward_model.open_reward(str(corpus))
 
 
+@pytest.mark.slow
 def test_it_begins_as_another_model_and_is_normalised_on_a_policy(
     ranked, tiny, tmp_path, monkeypatch):
   base = tiny('base', steps=2, eval_every=0, sample_every=0, model={'context': 48})
@@ -111,6 +112,7 @@ def test_it_begins_as_another_model_and_is_normalised_on_a_policy(
     reward_model.main(dataclasses.replace(config, policy=str(tmp_path / 'other')))
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bit_for_bit_the_whole_run(ranked, monkeypatch):
   whole, parts = ranked('whole'), ranked('parts')
   reward_model.main(whole)

@@ -86,6 +86,7 @@ def test_a_policy_learns_and_its_numbers_are_exact(make):
   assert [row['prompt'] for row in shown[:4]] == [asks(k, 'test').question for k in range(4)]
 
 
+@pytest.mark.slow
 def test_an_expert_repeats_what_was_right(make):
   config = make(fit=dict(steps=10, eval_every=0, sample_every=0),
                 rl=dict(prompts=8, method='expert', epochs=2, choose='all'))
@@ -118,6 +119,7 @@ def test_what_cannot_be_asked_or_judged_is_counted_and_nothing_is_lost(make, mon
     assert kept <= 1 - drawn  # groups that teach nothing were drawn again
 
 
+@pytest.mark.slow
 def test_a_tool_answers_inside_a_completion(make):
   """What it says is not trained: the two log-probabilities of all that is are the same."""
   count = RED._replace(example=lambda index, split: asks(index, split)._replace(question='count'))
@@ -128,6 +130,7 @@ def test_a_tool_answers_inside_a_completion(make):
   assert max(column(config, 'rollout_gap_max')) <= 1e-4
 
 
+@pytest.mark.slow
 def test_another_network_rewards(make):
   asked = []
   def reward(rows: list[list[int]]) -> np.ndarray:
@@ -151,6 +154,7 @@ def test_bad_input_in_one_sentence(make, changes, words):
     rl.main(make(**changes))
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_of_a_draw_and_resumed_is_bit_for_bit_the_whole_run(
     make, monkeypatch):
   """Two epochs of two minibatches: the second draw is half used when the run stops."""

@@ -80,6 +80,7 @@ def test_specials_begin_at_the_mean_once(chats, tiny, corpus):
   assert sft.begin_specials(tokenizer, done.workdir, params) is params
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bit_for_bit_the_whole_run(chats, monkeypatch):
   whole, parts = chats('whole', eval_every=0, sample_every=0), chats('parts', eval_every=0, sample_every=0)
   sft.main(whole)
@@ -96,6 +97,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_whole_run(chats, monkeypatch):
                workdir.open_model(parts.workdir).params)
 
 
+@pytest.mark.slow
 def test_a_context_too_short_for_most_conversations(chats, capsys):
   """Cut ones are learned as far as they go, those with nothing to learn are counted and dropped."""
   config = chats(context=24)

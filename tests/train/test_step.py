@@ -156,7 +156,8 @@ one_device = functools.cache(lambda name: train(MeshConfig(), 1, name=name))
 
 
 @pytest.mark.parametrize('mesh_config, devices, microbatches', [
-    (MeshConfig(), 2, 2), (MeshConfig(fsdp=2, tensor=2), 4, 1), (MeshConfig(data=2, fsdp=2, tensor=2), 8, 1)])
+    (MeshConfig(), 2, 2), pytest.param(MeshConfig(fsdp=2, tensor=2), 4, 1, marks=pytest.mark.slow),
+    (MeshConfig(data=2, fsdp=2, tensor=2), 8, 1)])
 @pytest.mark.parametrize('name', ['adamw', pytest.param('muon', marks=pytest.mark.slow)])
 def test_every_mesh_agrees_with_one_device(mesh_config, devices, microbatches, name):
   losses, state = one_device(name)
