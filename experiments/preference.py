@@ -22,7 +22,7 @@ from nanollm_jax.objectives.preference import PreferenceConfig
 from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.text import known
 from nanollm_jax.text.chat import Chat
-from nanollm_jax.train import loop, optim
+from nanollm_jax.train import loop
 from nanollm_jax.train.optim import OptimConfig
 
 
@@ -48,17 +48,6 @@ class Config:
   sample: Sampling = Sampling(max_tokens=128)
 
 
-def resolve(config: Config, count: int) -> Config:
-  """Fills in the batch, the horizon in rankings, `count` an epoch, and the learning rate."""
-  batch_size = config.fit.batch_size or 16
-  steps = config.fit.steps or max(1, round(config.epochs * count / batch_size))
-  rate = config.optim.learning_rate
-  rate = 0.02 * optim.default_learning_rate(config.model.width) if rate is None else rate
-  return dataclasses.replace(
-      config, fit=dataclasses.replace(config.fit, batch_size=batch_size, steps=steps),
-      optim=dataclasses.replace(config.optim, learning_rate=rate))
-
-
 def main(config: Config) -> None:
   # 1. Who we are.
   if not config.init_from:
@@ -67,7 +56,7 @@ def main(config: Config) -> None:
   chat = Chat(tokenizer)
   config = dataclasses.replace(config, model=workdir.model_from(config.init_from, config.model))
   held = rankings.prepare(config.data, chat, config.model.context, config.workdir)
-  config = resolve(config, len(held['train']))
+  config = training.finetuned(config, len(held['train']), batch_size=16, rate=0.02)
   size = rankings.size([one for some in held.values() for one in some], config.model.context)
   run = training.Run('Preferences', config, tokenizer, tokens=size[0] * size[1])
 

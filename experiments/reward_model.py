@@ -27,7 +27,7 @@ from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.text import known
 from nanollm_jax.text.chat import Chat
 from nanollm_jax.text.tokenizer import Tokenizer
-from nanollm_jax.train import loop, optim
+from nanollm_jax.train import loop
 from nanollm_jax.train.optim import OptimConfig
 
 ROWS = 64  # completions that are scored at once
@@ -63,17 +63,6 @@ class Config:
   sample: Sampling = Sampling(max_tokens=128)
 
 
-def resolve(config: Config, count: int) -> Config:
-  """Fills in the batch, the horizon in rankings, `count` an epoch, and the learning rate."""
-  batch_size = config.fit.batch_size or 16
-  steps = config.fit.steps or max(1, round(config.epochs * count / batch_size))
-  rate = config.optim.learning_rate
-  rate = 0.1 * optim.default_learning_rate(config.model.width) if rate is None else rate
-  return dataclasses.replace(
-      config, fit=dataclasses.replace(config.fit, batch_size=batch_size, steps=steps),
-      optim=dataclasses.replace(config.optim, learning_rate=rate))
-
-
 def main(config: Config) -> None:
   # 1. Who we are.
   tokenizer = known.from_name_or_file(config.init_from or config.tokenizer)
@@ -84,7 +73,7 @@ def main(config: Config) -> None:
            config.model.resolve(tokenizer.size))
   config = dataclasses.replace(config, model=model)
   held = rankings.prepare(config.data, chat, config.model.context, config.workdir)
-  config = resolve(config, len(held['train']))
+  config = training.finetuned(config, len(held['train']), batch_size=16, rate=0.1)
   completions, length = rankings.size(held['train'], config.model.context)
   head = reward.head(config.model.width, jax.random.key(config.fit.seed))
   run = training.Run('Reward model', config, tokenizer, beside=head, tokens=completions * length)

@@ -23,7 +23,7 @@ from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.text import known
 from nanollm_jax.text.chat import Chat
 from nanollm_jax.text.tokenizer import END, Tokenizer
-from nanollm_jax.train import loop, optim
+from nanollm_jax.train import loop
 from nanollm_jax.train.optim import OptimConfig
 
 
@@ -52,19 +52,6 @@ class Config:
   sample: Sampling = Sampling(max_tokens=128, temperature=0.0)
 
 
-def resolve(config: Config, tokens: int) -> Config:
-  """Fills in the batch, the horizon in `tokens` an epoch, and the learning rate."""
-  fit = config.fit
-  fit = dataclasses.replace(fit, batch_size=fit.batch_size or 32)
-  if fit.steps is None:
-    row = fit.batch_size * config.model.context
-    fit = dataclasses.replace(fit, steps=max(1, round(config.epochs * tokens / row)))
-  rate = config.optim.learning_rate
-  rate = 0.1 * optim.default_learning_rate(config.model.width) if rate is None else rate
-  return dataclasses.replace(config, fit=fit,
-                             optim=dataclasses.replace(config.optim, learning_rate=rate))
-
-
 def main(config: Config) -> None:
   # 1. Who we are.
   tokenizer = known.from_name_or_file(config.init_from or config.tokenizer)
@@ -73,7 +60,8 @@ def main(config: Config) -> None:
            config.model.resolve(tokenizer.size))
   config = dataclasses.replace(config, model=model)
   held = conversations.prepare(config.data, chat, config.model.context, config.workdir)
-  config = resolve(config, held['train'].tokens)
+  config = training.finetuned(config, held['train'].tokens / config.model.context,
+                              batch_size=32, rate=0.1)
   run = training.Run('Supervised finetuning', config, tokenizer)
 
   # 2. Where batches come from.

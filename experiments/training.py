@@ -116,6 +116,18 @@ class Run:
       self.log.say(f'wrote {report.write(folder, f"{self.stage}: {folder}")}')
 
 
+def finetuned(config: Any, elements: float, *, batch_size: int, rate: float) -> Any:
+  """Fills in what is unset: the batch, the steps of --epochs over so many elements of a batch, and
+  the learning rate, `rate` times that of pretraining at this width."""
+  fit, peak = config.fit, config.optim.learning_rate
+  batch_size = fit.batch_size or batch_size
+  steps = fit.steps or max(1, round(config.epochs * elements / batch_size))
+  peak = rate * optim.default_learning_rate(config.model.width) if peak is None else peak
+  return dataclasses.replace(
+      config, fit=dataclasses.replace(fit, batch_size=batch_size, steps=steps),
+      optim=dataclasses.replace(config.optim, learning_rate=peak))
+
+
 def fresh(config: Any, mesh: Any, optimizer: Any,
           beside: transformer.Params | None = None) -> tuple[Any, Any]:
   """The first state, born sharded, and its shardings; what is `beside` the model is replicated."""
