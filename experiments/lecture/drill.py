@@ -1,8 +1,8 @@
 """What claims on reinforcement learning share: a tiny model that seldom does what it can; practice.
 
 Six maps of a clock of 11 hours, one after the other: told step by step they are easy, at once they
-are a guess (see think_tokens). The model learns the steps, and is then shown answers alone in three
-conversations of four: so it mostly guesses, and finds the right answer about one time in seven.
+are a guess (see think_tokens). The model learns the steps, and is then shown answers alone in seven
+conversations of eight: so it mostly guesses, and is right about one time in seven.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def start(config: Practice, sense: bool = True) -> str:
   answers = arm.taught(GUESSES, recipe.conversations)
   words = arm.vocabulary(config.start, arm.taught(TASK, 1000), 323)  # each letter is one token
   arm.fresh(folder / 'steps', steps, recipe, words)
-  mixed = [answers[k] if k % 4 else steps[k] for k in range(recipe.conversations)]
+  mixed = [answers[k] if k % 8 else steps[k] for k in range(recipe.conversations)]
   arm.train(folder / 'mixed', mixed, steps=config.forget, init_from=str(folder / 'steps'),
             learning_rate=recipe.learning_rate / 4, batch_size=recipe.batch_size, seed=recipe.seed)
   return str(folder / 'mixed')
