@@ -9,7 +9,6 @@ way: for all rows at once, a jitted step with a cache for every token, sampled o
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import statistics
 import tempfile
@@ -198,10 +197,7 @@ def main(config: Config) -> None:
   report = dict(environment=metrics.environment(), config=dataclasses.asdict(config),
                 rows=[measure(size, int(rows), config)
                       for size in config.sizes for rows in config.rows])
-  print(table(report))
-  print(json.dumps(report))
-  if config.out:
-    pathlib.Path(config.out).write_text(json.dumps(report) + '\n')
+  train.publish(report, table(report), config.out)
 
 
 if __name__ == '__main__':

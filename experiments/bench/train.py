@@ -226,6 +226,14 @@ def table(report: dict[str, Any]) -> str:
   return '\n'.join(lines)
 
 
+def publish(report: dict[str, Any], words: str, out: str) -> None:
+  """Prints a report in words and as JSON, and writes the JSON to the file `out` if one is given."""
+  print(words)
+  print(json.dumps(report))
+  if out:
+    pathlib.Path(out).write_text(json.dumps(report) + '\n')
+
+
 def main(config: Config) -> None:
   config = config.bench
   if config.torch:
@@ -237,10 +245,7 @@ def main(config: Config) -> None:
       peak_is='bf16 of the data sheet' if known else 'float32 2048^3 product, measured here',
       rows=[measure(size, family, config, peak)
             for size in config.sizes for family in config.families])
-  print(table(report))
-  print(json.dumps(report))
-  if config.out:
-    pathlib.Path(config.out).write_text(json.dumps(report) + '\n')
+  publish(report, table(report), config.out)
 
 
 if __name__ == '__main__':
