@@ -1,37 +1,41 @@
-"""Writes the miniature internet: its documents, its truth, conversations, questions and index."""
+"""Writes the miniature internet: documents, truth, web, conversations, questions and index."""
 
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
 import time
-from typing import Iterable, Iterator, TextIO
+from typing import IO, Iterable, Iterator
 
 from nanollm_jax import flags, world as world_lib
-from nanollm_jax.world import conversation, joke
+from nanollm_jax.world import conversation, joke, warc, web
 
 RANKINGS, JOKES = 1000, 2000  # of jokes by the judges, and conversations in which one is told
+PAGES_A_SHARD = 1500  # of the web
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Builds the miniature internet.
 
-  workdir: folder for train.jsonl, validation.jsonl, world.json, chat/<kind>.jsonl,
-    questions.jsonl, pages.jsonl, rankings.jsonl and run.flags
+  workdir: folder for train.jsonl, validation.jsonl, world.json, web/<shard>.warc.gz,
+    web/labels.jsonl, web/blocklist.txt, chat/<kind>.jsonl, questions.jsonl, pages.jsonl,
+    rankings.jsonl and run.flags
   """
   world: world_lib.WorldConfig = world_lib.WorldConfig()
   workdir: str = 'runs/world'
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[TextIO]:
+def replacing(path: pathlib.Path, mode: str = 'w') -> Iterator[IO]:
   """A file to write that takes the place of `path` only once it is whole."""
   unfinished = path.with_name(path.name + '.unfinished')
   try:
-    with open(unfinished, 'w', encoding='utf-8', newline='\n') as file:
+    text = {} if 'b' in mode else dict(encoding='utf-8', newline='\n')
+    with open(unfinished, mode, **text) as file:
       yield file
     os.replace(unfinished, path)
   finally:
@@ -39,22 +43,51 @@ def replacing(path: pathlib.Path) -> Iterator[TextIO]:
 
 
 def write(config: Config) -> tuple[dict, dict, dict]:
-  """Writes documents and truth; returns documents and bytes a kind, and one example of each."""
+  """Writes documents, truth and web; returns documents and bytes a kind, one example of each."""
   workdir = pathlib.Path(config.workdir)
   counts, sizes, examples = collections.Counter(), collections.Counter(), {}
   with contextlib.ExitStack() as stack:
     split_files = {split: stack.enter_context(replacing(workdir / f'{split}.jsonl'))
                    for split in ('train', 'validation')}
-    for document in world_lib.documents(config.world):
-      row = {'text': document.text, 'kind': document.kind, 'about': document.about}
-      split_files[document.split].write(json.dumps(row, ensure_ascii=False) + '\n')
-      for name in (document.kind, document.split):
-        counts[name] += 1
-        sizes[name] += len(document.text.encode())
-      examples.setdefault(document.kind, document.text)
+
+    def written() -> Iterator[world_lib.Document]:
+      for document in world_lib.documents(config.world):
+        row = {'text': document.text, 'kind': document.kind, 'about': document.about}
+        split_files[document.split].write(json.dumps(row, ensure_ascii=False) + '\n')
+        for name in (document.kind, document.split):
+          counts[name] += 1
+          sizes[name] += len(document.text.encode())
+        examples.setdefault(document.kind, document.text)
+        yield document
+
+    counts['pages'] = write_web(config, written())
     with replacing(workdir / 'world.json') as file:
       json.dump(world_lib.truth(config.world).to_json(), file, ensure_ascii=False)
   return counts, sizes, examples
+
+
+def write_web(config: Config, documents: Iterable[world_lib.Document]) -> int:
+  """Writes the pages that hold these documents, and the junk; returns how many responses."""
+  folder = pathlib.Path(config.workdir) / 'web'
+  for name in ('web-*.warc.gz', 'labels.jsonl', 'blocklist.txt'):
+    for old in folder.glob(name):  # of another world
+      old.unlink()
+  if not config.world.web:
+    return sum(0 for _ in documents)
+  folder.mkdir(exist_ok=True)
+  (folder / 'blocklist.txt').write_text('\n'.join([*web.blocklist(), '']), encoding='utf-8')
+  number, stream = 0, web.pages(config.world, documents)
+  with replacing(folder / 'labels.jsonl') as labels:
+    while pages := list(itertools.islice(stream, PAGES_A_SHARD)):
+      shard = f'web-{number // PAGES_A_SHARD:05}.warc.gz'
+      with replacing(folder / shard, 'wb') as file:
+        file.write(warc.warcinfo(shard))
+        for page in pages:
+          file.write(page.record())
+          row = {'url': page.url, 'shard': shard, 'record': warc.record_id(page.url)}
+          labels.write(json.dumps(row | page.label) + '\n')
+      number += len(pages)
+  return number
 
 
 def write_chat(config: Config) -> collections.Counter:
@@ -107,6 +140,7 @@ def main(config: Config) -> None:
     print(f'{kind:<12}{counts[kind]:>10}{sizes[kind]:>12}{sizes[kind] / whole:>8.1%}')
   print(f'{counts["train"] + counts["validation"]} documents, {whole / 1e6:.2f} MB in '
         f'{seconds:.1f} s ({whole / 1e6 / seconds:.1f} MB/s), written to {config.workdir}')
+  print(f'{counts["pages"]} responses of web servers, in {config.workdir}/web')
   print(f'{", ".join(f"{name}.jsonl {count}" for name, count in sorted(rows.items()))} rows '
         f'in {chat_seconds:.1f} s')
 

@@ -27,6 +27,7 @@ class WorldConfig:
   textbook: how many textbook chapters, as a multiple of the usual number
   stories: how many short stories, as a multiple of the usual number
   conversations: how many conversations, as a multiple of the usual 14 for each person
+  web: junk pages on the web, as a multiple of the pages that hold documents; 0 makes no web
   """
   people: int = 1000
   seed: int = 0
@@ -35,10 +36,12 @@ class WorldConfig:
   textbook: float = 1.0
   stories: float = 1.0
   conversations: float = 1.0
+  web: float = 1.0
 
   def __post_init__(self):
     ranges = {'people': (20, 2_000_000), 'towns': (2, len(words.TOWNS)), 'canaries': (0, 1000),
-              'textbook': (0, 1000), 'stories': (0, 1000), 'conversations': (0, 1000)}
+              'textbook': (0, 1000), 'stories': (0, 1000), 'conversations': (0, 1000),
+              'web': (0, 1000)}
     for name, (low, high) in ranges.items():
       value = getattr(self, name)
       if not (math.isfinite(value) and low <= value <= high):

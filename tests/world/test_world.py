@@ -16,7 +16,7 @@ from nanollm_jax.world.corpus import shuffled
 from nanollm_jax.world.words import NAMES, TABLES
 
 CONFIG = WorldConfig(people=150, seed=3)
-TINY_SHA256 = 'e7c736e4ce3cc62e033972cf7862e94ad12d44e0444581b10e75d1ccc434d24d'
+TINY_SHA256 = 'd07626f08b195bd83290c66d5075e4fcda5575d82da6129f6ca470074ae931fe'
 
 
 @pytest.fixture(scope='module')
@@ -192,7 +192,8 @@ def test_build_world_writes_the_documents_and_the_truth(tmp_path):
   build_world.write(config)
   rows = build_world.write_chat(config)
   assert {path.name for path in tmp_path.iterdir()} == {
-      'train.jsonl', 'validation.jsonl', 'world.json', 'chat', 'questions.jsonl', 'pages.jsonl'}
+      'train.jsonl', 'validation.jsonl', 'world.json', 'web', 'chat', 'questions.jsonl',
+      'pages.jsonl'}
   for name, count in rows.items():
     assert len((tmp_path / f'{name}.jsonl').read_text().splitlines()) == count > 0
   for path in (tmp_path / 'chat').iterdir():
