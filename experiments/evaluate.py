@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Iterator
 import jax
 import numpy as np
 
-from experiments import workdir
+from experiments import jokes, workdir
 from nanollm_jax import InputError, flags, tasks
 from nanollm_jax.data import documents
 from nanollm_jax.eval import choice, core, generative
@@ -35,7 +35,7 @@ class Config:
   """Evaluation; evaluation.json and evaluation.jsonl in the workdir hold the last one.
 
   init_from: the workdir of a trained model, base or chat.
-  step: which checkpoint; unset means the newest.
+  step: which checkpoint; unset means the newest, or the best where one is said to be.
   core: files or globs of CORE items, NAME.jsonl or NAME.jsonl.gz, NAME as DCLM calls it.
   documents: files or globs of texts for bits per byte.
   tasks: generative tasks for a chat model, such as apples or knowledge:runs/world/questions.jsonl.
@@ -169,7 +169,7 @@ def task_of(name: str, split: str = 'test') -> tasks.Task:
   kind, _, detail = name.partition(':')
   drawn = {make.__name__: make for make in (
       tasks.affine, tasks.apples, tasks.chain, tasks.countdown, tasks.decimals, tasks.dots,
-      tasks.letter_count, tasks.multiply, tasks.spelling)}
+      tasks.letter_count, tasks.multiply, tasks.spelling)} | {'jokes': jokes.task}
   match kind, bool(detail):
     case 'gsm8k', True:
       return tasks.gsm8k(detail, split)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from experiments import sft, training, workdir
-from nanollm_jax import InputError, flags
+from nanollm_jax import InputError, flags, mesh as mesh_lib
 from nanollm_jax.data import rankings
 from nanollm_jax.data.rankings import Ranked, RankingDataConfig
 from nanollm_jax.eval import ranking
@@ -65,6 +65,7 @@ class Config:
 
 def main(config: Config) -> None:
   # 1. Who we are.
+  mesh_lib.connect()
   tokenizer = known.from_name_or_file(config.init_from or config.tokenizer)
   if config.policy:
     same_tokenizer(config.policy, known.from_name_or_file(config.policy), tokenizer)
@@ -72,7 +73,8 @@ def main(config: Config) -> None:
   model = (workdir.model_from(config.init_from, config.model) if config.init_from else
            config.model.resolve(tokenizer.size))
   config = dataclasses.replace(config, model=model)
-  held = rankings.prepare(config.data, chat, config.model.context, config.workdir)
+  with mesh_lib.first():
+    held = rankings.prepare(config.data, chat, config.model.context, config.workdir)
   config = training.finetuned(config, len(held['train']), batch_size=16, rate=0.1)
   completions, length = rankings.size(held['train'], config.model.context)
   head = reward.head(config.model.width, jax.random.key(config.fit.seed))
@@ -99,10 +101,11 @@ def main(config: Config) -> None:
   run.fit(objective, batches, hooks)
 
 
-def same_tokenizer(policy: str, theirs: Tokenizer, ours: Tokenizer) -> None:
+def same_tokenizer(policy: str, theirs: Tokenizer, ours: Tokenizer,
+                   judge: str = 'the reward model') -> None:
   """Raises InputError where a policy cannot be scored: its ids mean other texts."""
   if theirs.fingerprint != ours.fingerprint:
-    raise InputError(f'{policy} has another tokenizer than the reward model, so its ids mean other '
+    raise InputError(f'{policy} has another tokenizer than {judge}, so its ids mean other '
                      'texts: train both from models with the same tokenizer.')
 
 
@@ -121,7 +124,8 @@ def scorer(apply: Any, context: int) -> Callable[..., np.ndarray]:
       longest = len(rows[part[-1]])
       if longest > context:
         raise InputError(f'a completion has {longest} tokens with its prompt, more than the '
-                         f'reward model\'s context of {context}: lower --sample.max_tokens.')
+                         f'reward model\'s context of {context}: lower --sample.max_tokens '
+                         '(--rl.max_tokens).')
       tokens = np.zeros((size, min(context, max(16, _power(longest)))), np.int32)
       lengths = np.ones(size, np.int32)
       for row, index in enumerate(part):
@@ -150,7 +154,8 @@ def open_reward(folder: str, tokenizer: Tokenizer | None = None, mesh: Any = Non
   ledger = json.loads(path.read_text())
   head = reward.head(workdir.model_of(folder).width, jax.random.key(0))
   opened = workdir.open_model(folder, mesh, ledger['step'], head)
-  same_tokenizer('the policy', tokenizer or opened.tokenizer, opened.tokenizer)
+  same_tokenizer('the policy', tokenizer or opened.tokenizer, opened.tokenizer,
+                 f'the reward model {folder}')
   model = transformer.Transformer(opened.model)
   score = scorer(lambda params, *args: model.apply({'params': params}, *args), opened.model.context)
   return lambda rows: (score(opened.params, rows) - ledger['mean']) / ledger['std']

@@ -8,10 +8,11 @@ import functools
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import evaluate, reward_model, training, workdir
 from experiments.rollouts import Reward, RewardConfig, RlConfig, Rollouts
-from nanollm_jax import InputError, flags, mesh, metrics
+from nanollm_jax import InputError, checkpoint, flags, mesh, metrics
 from nanollm_jax.eval import generative
 from nanollm_jax.mesh import MeshConfig
 from nanollm_jax.model.config import ModelConfig
@@ -20,6 +21,7 @@ from nanollm_jax.objectives.policy import PolicyConfig
 from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.tasks import Task
 from nanollm_jax.text import chat as chat_lib, known
+from nanollm_jax.text.tokenizer import Tokenizer
 from nanollm_jax.train import loop, optim
 from nanollm_jax.train.optim import OptimConfig
 
@@ -83,7 +85,7 @@ def train(config: Config, task: Task, reward: Reward | None = None) -> None:
 
   # 2. Where batches come from.
   if config.reward.init_from and reward is None:
-    reward = reward_model.open_reward(config.reward.init_from, tokenizer, run.mesh)
+    reward = reward_of(config.reward, tokenizer, run.mesh)
   start = workdir.open_model(config.init_from, run.mesh)
   engine = Engine(config.model, [chat.end_of_turn], slots=config.rl.slots)
   batches = Rollouts(config, task, reward, chat, engine, calls, run, start.params)
@@ -99,18 +101,46 @@ def train(config: Config, task: Task, reward: Reward | None = None) -> None:
 
   # 4. What we watch.
   fit, common = config.fit, (task, engine, chat, config, calls)
-  hooks = [loop.Hook(fit.log_every, batches.numbers),
-           loop.Hook(fit.eval_every, functools.partial(measure, *common)),
+  def look(step: int, state: Any) -> dict[str, float]:
+    found = measure(*common, state)
+    return found | (crop(run, batches, step, state, found['test/accuracy'])
+                    if config.reward.init_from and config.reward.crop else {})
+  hooks = [loop.Hook(fit.log_every, batches.numbers), loop.Hook(fit.eval_every, look),
            loop.Hook(fit.sample_every, functools.partial(show, *common, run.log))]
-  if run.checkpoints.latest() is None:
+  if fit.eval_every and int(run.state.step) == 0:
     with mesh.use(run.mesh):
-      run.log.numbers(0, measure(*common, 0, start))
+      run.log.numbers(0, look(0, run.state))
 
   # 5. Go.
   run.fit(objective, batches, hooks)
 
 
-def measure(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, calls: Any, _: int,
+def reward_of(config: RewardConfig, tokenizer: Tokenizer, on: Any = None) -> Reward:
+  """What the reward models of --reward.init_from say together of rows of ids."""
+  members = [reward_model.open_reward(folder, tokenizer, on) for folder in config.init_from]
+  return lambda rows: config.of(np.stack([member(rows) for member in members]))
+
+
+def crop(run: training.Run, batches: Rollouts, step: int, state: Any,
+         score: float) -> dict[str, float]:
+  """Saves a step that the judge finds best so far, for the next stage; the rest is regret.
+
+  A learned reward goes on rising when what it stands for has long begun to fall.
+  """
+  best = checkpoint.best(run.config.workdir)
+  if not best or score > best['score']:
+    run.checkpoints.save(step, state, batches.get_state())
+    run.checkpoints.wait()  # best.json never names a step that is not whole
+    best = dict(step=step, score=score)
+  best |= dict(last=step, regret=best['score'] - score)
+  checkpoint.mark_best(run.config.workdir, **best)
+  if step == run.config.fit.steps:
+    run.log.say(f'best of all looks was {best["score"]:.3f} at step {best["step"]}, the last is '
+                f'{score:.3f}: --init_from={run.config.workdir} opens the best.')
+  return {'test/best': best['score'], 'test/regret': best['regret']}
+
+
+def measure(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, calls: Any,
             state: Any) -> dict[str, float]:
   """Accuracy, pass@k and maj@k on held-out problems."""
   found, _ = generative.evaluate(

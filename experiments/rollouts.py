@@ -9,6 +9,7 @@ from typing import Any, Callable, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments import training
 from nanollm_jax import InputError
@@ -70,14 +71,35 @@ class RlConfig:
 class RewardConfig:
   """A learned reward.
 
-  init_from: the workdir of a reward model; empty takes the grades of the task.
+  init_from: the workdir of a reward model, or several: an ensemble; empty takes the grades of the
+    task. Members that were pretrained apart err apart.
+  ensemble: what several say together: the mean of their scores, or the min.
+  caution: how many standard deviations of the members' scores are taken off.
   unfinished: the reward of a completion without an end.
   kl_target: nats a completion may drift from the start, held by adapting --policy.kl_coefficient
     (with --policy.kl=reward); 0 leaves the coefficient as it is.
+  kl_horizon: completions over which the coefficient adapts.
+  crop: what comes next gets the checkpoint that the task's grader found best, not the last.
   """
-  init_from: str = ''
+  init_from: tuple[str, ...] = ()
+  ensemble: Literal['mean', 'min'] = 'mean'
+  caution: float = 0.0
   unfinished: float = -1.0
   kl_target: float = 0.0
+  kl_horizon: int = 10_000
+  crop: bool = True
+
+  def __post_init__(self):
+    for name in ('caution', 'kl_target'):
+      if getattr(self, name) < 0:
+        raise InputError(f'--reward.{name}={getattr(self, name)} is negative.')
+    if self.kl_horizon < 1:
+      raise InputError(f'--reward.kl_horizon={self.kl_horizon}: give at least 1.')
+
+  def of(self, score_MB: np.ndarray) -> np.ndarray:
+    """float32 [B]: what M members say together."""
+    together_B = score_MB.min(axis=0) if self.ensemble == 'min' else score_MB.mean(axis=0)
+    return together_B - self.caution * score_MB.std(axis=0)
 
 
 class Rollouts:
@@ -96,6 +118,7 @@ class Rollouts:
       return jnp.pad(found_BT[:, :-1], ((0, 0), (1, 0))) * batch['loss_mask']
 
     self._logprobs = jax.jit(own)
+    self._length = float(optax.global_norm(reference))  # by which it is known again
     self._coefficient = config.policy.kl_coefficient
     self._rows: dict[str, np.ndarray] = {}  # what was drawn
     self._order: list[list[int]] = []  # of updates to come the rows that each takes
@@ -122,9 +145,13 @@ class Rollouts:
     if self._order:
       np.savez_compressed(held, **self._rows)
     return {'coefficient': self._coefficient, 'order': self._order, 'numbers': self._numbers,
-            'rows': base64.b64encode(held.getvalue()).decode()}
+            'reference': self._length, 'rows': base64.b64encode(held.getvalue()).decode()}
 
   def set_state(self, state: dict[str, Any]) -> None:
+    if not np.isclose(state['reference'], self._length, rtol=1e-5):
+      raise InputError(f'--init_from={self._config.init_from} holds another model than this run '
+                       'began as, and KL is measured from that: give the one it began as, or '
+                       'another --workdir to begin anew.')
     self._coefficient, self._order, self._numbers = (
         state[name] for name in ('coefficient', 'order', 'numbers'))
     if self._order:
@@ -207,7 +234,7 @@ class Rollouts:
     reward_PR = np.reshape(reward_B, (len(groups), -1))
     if config.reward.kl_target:
       self._coefficient = policy.adapted(self._coefficient, drift, reward_PR.size,
-                                         config.reward.kl_target)
+                                         config.reward.kl_target, config.reward.kl_horizon)
     known_PR = np.isfinite(reward_PR)
     advantage_PR = np.asarray(policy.advantages(reward_PR, known_PR, config.policy.advantage))
     rows['loss_mask'] = rows['loss_mask'] * known_PR.reshape(-1, 1)

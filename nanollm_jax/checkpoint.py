@@ -3,9 +3,12 @@
 import contextlib
 import json
 import pathlib
+import shutil
+import sys
 from typing import Any, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
@@ -17,8 +20,11 @@ FULL = {'No space left': 'the disk is full', 'quota exceeded': 'the disk quota i
         'File too large': 'a file may not grow as large here as it must (see ulimit -f)'}
 
 
+BEST = 'best.json'  # in a workdir whose newest step is not its best: which one is
+
+
 class Checkpoints:
-  """The folder `checkpoints/` of a workdir; one subfolder a step, the newest `keep` are kept.
+  """The folder `checkpoints/` of a workdir; one subfolder a step: the newest `keep`, and the best.
 
   A step is written aside and renamed when it is whole, so a killed run leaves the steps before
   it untouched.
@@ -26,10 +32,11 @@ class Checkpoints:
 
   def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
     self.directory = pathlib.Path(workdir).absolute() / 'checkpoints'
-    policy = ocp.training.preservation_policies.LatestN(keep)
+    policies = ocp.training.preservation_policies
+    kept = policies.AnyPreservationPolicy([policies.LatestN(keep), _Best(workdir)])
     self.directory.mkdir(parents=True, exist_ok=True)
     self._orbax = ocp.training.Checkpointer(
-        self.directory, preservation_policy=policy, cleanup_tmp_directories=True)
+        self.directory, preservation_policy=kept, cleanup_tmp_directories=True)
 
   def latest(self) -> int | None:
     """The newest whole step, or None."""
@@ -45,8 +52,9 @@ class Checkpoints:
     with _save_errors(self.directory):
       self._orbax.wait()
       self._orbax.save_checkpointables_async(
-          step, dict(state=state, data=dict(processes=_gather(json.dumps(data)))), force=True,
-          overwrite=True)
+          step, dict(state=state, data=dict(processes=_gather(json.dumps(data)),
+                                            checksums=checksums(state))),
+          force=True, overwrite=True)
 
   def wait(self) -> None:
     """Returns when everything begun is on disk."""
@@ -59,26 +67,104 @@ class Checkpoints:
       self._orbax.close()
 
   def restore(self, abstract_state: Any) -> tuple[Any, Any]:
-    """Reads the newest step in the shapes and shardings of `abstract_state`.
+    """Reads the newest sound step in the shapes and shardings of `abstract_state`.
 
-    Returns the state and this process's data state (None where the process count has changed).
+    A damaged one, of which an older one is sound, is told of and moved to `damaged/`.
+
+    Returns the state and this process's data state (None where the process count has changed and
+    each process had its own).
     Raises InputError where the shapes differ: the workdir is of another model.
     """
-    step = self.latest()
-    try:
-      found = self._orbax.load_checkpointables(step, dict(state=abstract_state, data=None))
-    except (ValueError, KeyError, OSError) as error:
+    errors: dict[int, Exception] = {}
+    for step in sorted((one.step for one in self._orbax.checkpoints), reverse=True):
+      try:
+        found = self._orbax.load_checkpointables(step, dict(state=abstract_state, data=None))
+        _compare(found['state'], found['data'])
+        break
+      except (ValueError, KeyError, OSError, TypeError) as error:
+        errors[step] = error
+        if jax.process_count() > 1:  # the others may have read their parts well
+          break
+    if len(errors) == len(self._orbax.checkpoints) or jax.process_count() > 1 and errors:
+      step, error = next(iter(errors.items()))
       raise InputError(f'the checkpoint {self.directory / str(step)} does not fit this '
                        f'configuration or is damaged ({_first_line(error)}): use the flags of its '
                        'run.flags, another --workdir, or delete that step.') from error
+    for step, error in errors.items():
+      self._put_away(step, error)
     states = found['data']['processes']
-    whole = len(states) == jax.process_count()
-    return found['state'], json.loads(states[jax.process_index()]) if whole else None
+    if len(states) == jax.process_count():
+      return found['state'], json.loads(states[jax.process_index()])
+    return found['state'], json.loads(states[0]) if len(set(states)) == 1 else None
+
+
+  def _put_away(self, step: int, error: Exception) -> None:
+    damaged = self.directory.with_name('damaged')
+    print(f'warning: the checkpoint {self.directory / str(step)} is damaged ({_first_line(error)}):'
+          f' moved to {damaged}; an older one is used.', file=sys.stderr, flush=True)
+    damaged.mkdir(exist_ok=True)
+    shutil.rmtree(damaged / str(step), ignore_errors=True)
+    (self.directory / str(step)).rename(damaged / str(step))
+    self._orbax.reload()
+
+
+def checksums(tree: Any) -> dict[str, int]:
+  """A sum over the bits of each array, by its path: the same on any mesh, another after a flip."""
+  sums = jax.tree_util.tree_leaves_with_path(jax.device_get(_checksums(tree)))
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): int(value)
+          for path, value in sums}
+
+
+@jax.jit
+def _checksums(tree: Any) -> Any:
+  def add_up(leaf):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      leaf = jax.random.key_data(leaf)
+    bits = jax.lax.bitcast_convert_type(leaf, f'uint{8 * leaf.dtype.itemsize}').astype('uint32')
+    place = jnp.zeros((), 'uint32')  # of an element, without a reshape that would gather shards
+    for axis, size in enumerate(leaf.shape):
+      place = place * np.uint32(size) + jax.lax.broadcasted_iota('uint32', leaf.shape, axis)
+    return jnp.sum(bits * (2 * place + 1), dtype='uint32')  # odd factors keep every flip
+  return jax.tree.map(add_up, tree)
+
+
+def _compare(state: Any, data: Any) -> None:
+  """ValueError where an array is not what was saved."""
+  saved = data.get('checksums', {})
+  for name, value in checksums(state).items():
+    if saved.get(name, value) != value:
+      raise ValueError(f'{name} is not what was saved')
+
+
+class _Best:
+  """Orbax keeps the step that `best` names."""
+
+  def __init__(self, workdir: str | pathlib.Path):
+    self._workdir = workdir
+
+  def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+    step = best(self._workdir).get('step')
+    return [one.step == step for one in checkpoints]
+
+
+def best(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """What best.json of a workdir says of the step that is to be opened; {} where it is the newest."""
+  path = pathlib.Path(workdir) / BEST
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def mark_best(workdir: str | pathlib.Path, step: int, **numbers: float) -> None:
+  """Makes a step the one that is opened and kept; the numbers say why."""
+  if jax.process_index() == 0:
+    aside = pathlib.Path(workdir) / f'{BEST}.partial'
+    aside.write_text(json.dumps(dict(step=step, **numbers)))
+    aside.replace(aside.with_name(BEST))
 
 
 def load_params(workdir: str | pathlib.Path, abstract_params: Any, step: int | None = None) -> Any:
-  """Only the parameters of a workdir's newest (or given) step, in the given shardings."""
+  """Only the parameters of a workdir's best, newest or given step, in the given shardings."""
   directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+  step = best(workdir).get('step') if step is None else step
   if not directory.is_dir():
     raise InputError(f'--init_from={workdir} has no checkpoints/: give the workdir of a run that '
                      'has saved one.')
@@ -89,8 +175,10 @@ def load_params(workdir: str | pathlib.Path, abstract_params: Any, step: int | N
       raise InputError(f'--init_from={workdir} has no whole checkpoint yet: wait for the first '
                        'save of that run, or give another workdir.')
     try:
-      return reader.load_checkpointables(step, dict(state=dict(params=abstract_params)))[
-          'state']['params']
+      found = reader.load_checkpointables(
+          step, dict(state=dict(params=abstract_params), data=None))
+      _compare(found['state'], found['data'])
+      return found['state']['params']
     except (ValueError, KeyError, OSError) as error:
       raise InputError(f'--init_from={workdir} does not hold this model ({_first_line(error)}): '
                        'its run.flags says which model it holds.') from error

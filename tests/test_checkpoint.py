@@ -1,10 +1,12 @@
-"""Checkpoints where there is no room for them: one sentence, and the steps before stay good."""
+"""Checkpoints: the best is kept and opened; where there is no room, the steps before stay good."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from nanollm_jax import InputError, checkpoint
 from tests import full_disk
 
 SAVES = '''
@@ -57,3 +59,55 @@ def test_no_room(tmp_path, how, why):
   assert sentence.startswith(f'error: {why}') and f'in {tmp_path}/checkpoints could' in sentence
   assert 'Make room and start the same command again' in sentence
   assert restored == ('3 3 True' if how == 'full' else '1 1 True') and later == '9'
+
+
+def test_the_best_step_is_kept_and_opened(tmp_path):
+  saver = checkpoint.Checkpoints(tmp_path, keep=1)
+  opened = lambda step=None: float(checkpoint.load_params(tmp_path, {'x': np.zeros(())}, step)['x'])
+  for step in range(1, 6):
+    saver.save(step, {'params': {'x': np.float64(step)}})
+    saver.wait()
+    if step in (2, 3):
+      assert checkpoint.best(tmp_path) == ({} if step == 2 else {'step': 2, 'score': 2.0})
+      assert opened() == 2
+      checkpoint.mark_best(tmp_path, step, score=float(step))
+  assert [opened(), opened(5), saver.latest()] == [3, 5, 5]
+  for gone in (1, 2, 4):
+    with pytest.raises(InputError, match='does not hold this model'):
+      opened(gone)
+  saver.close()
+
+
+def flip(folder, name):
+  """Turns one bit of the values of an array where they lie in the file as they are."""
+  (where,) = [path for path in folder.rglob('*') if path.is_file() and name in path.read_bytes()]
+  content = bytearray(where.read_bytes())
+  content[content.index(name) + 5] ^= 4
+  where.write_bytes(content)
+
+
+@pytest.mark.parametrize('steps, read', [((1, 2), 1), ((2,), None)])
+def test_a_flipped_bit_is_found_and_an_older_step_is_used(tmp_path, capsys, steps, read):
+  saver = checkpoint.Checkpoints(tmp_path)
+  value = lambda step: np.frombuffer(np.random.default_rng(step).bytes(9999 * 4), np.int32)
+  for step in steps:
+    saver.save(step, {'params': {'x': value(step), 'y': np.full(2, step)}}, {'at': step})
+  saver.close()
+  flip(tmp_path / 'checkpoints/2', value(2).tobytes()[400:416])
+  abstract = {'params': {'x': np.zeros(9999, np.int32), 'y': np.zeros(2, int)}}
+  with pytest.raises(InputError, match='params/x is not what was saved'):
+    checkpoint.load_params(tmp_path, abstract['params'], step=2)
+  again = checkpoint.Checkpoints(tmp_path)
+  if read is None:
+    with pytest.raises(InputError, match=r'checkpoints/2 does not fit .* is damaged .params/x is not'):
+      again.restore(abstract)
+  else:
+    state, data = again.restore(abstract)
+    np.testing.assert_array_equal(state['params']['x'], value(read))
+    assert data == {'at': read} and again.latest() == read
+    assert 'checkpoints/2 is damaged (params/x' in capsys.readouterr().err
+    assert (tmp_path / 'damaged/2').is_dir() and not (tmp_path / 'checkpoints/2').exists()
+    again.save(2, {'params': {'x': value(2), 'y': np.full(2, 2)}}, {'at': 2})
+    again.wait()
+    assert again.restore(abstract)[1] == {'at': 2}
+  again.close()

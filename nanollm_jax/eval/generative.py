@@ -36,9 +36,10 @@ def evaluate(task: Task, engine: Engine, params: Any, chat: Any, *, examples: in
   examples = min(examples, task.size(split)) if task.size else examples
   asked = [task.example(index, split) for index in range(examples)]
   prompts = [chat.prompt([{'role': 'user', 'content': one.question}]) for one in asked]
-  each = [dataclasses.replace(sampling, seed=sampling.seed + s) for s in range(samples)]
-  made = iter(engine.generate(params, [prompt for prompt in prompts for _ in each],
-                              each * examples, calls))
+  each = [dataclasses.replace(sampling, seed=sampling.seed + n)  # no two share their noise
+          for n in range(examples * samples)]
+  made = iter(engine.generate(params, [prompt for prompt in prompts for _ in range(samples)],
+                              each, calls))
   rows = []
   for index, example in enumerate(asked):
     for sample in range(samples):

@@ -4,18 +4,21 @@ import dataclasses
 import json
 import math
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import rl, sft, workdir
+from experiments import reward_model, rl, sft, workdir
 from experiments.rollouts import RewardConfig, RlConfig
-from nanollm_jax import InputError, metrics, report
+from nanollm_jax import InputError, checkpoint, metrics, report
 from nanollm_jax.data.conversations import ChatDataConfig
+from nanollm_jax.data.rankings import RankingDataConfig
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.objectives.policy import PolicyConfig
 from nanollm_jax.tasks import Example, Grade, Task
+from nanollm_jax.text import bpe
 from nanollm_jax.text.chat import Chat
 from nanollm_jax.train import loop
 from nanollm_jax.train.optim import OptimConfig
@@ -144,10 +147,79 @@ def test_another_network_rewards(make):
   assert np.mean([row[-1] == end for row in asked]) == 1 - cut and len(asked) == 16
 
 
+def test_the_checkpoint_that_looked_best_is_what_comes_next(make):
+  """A judge that is right for three updates and then likes what is worth nothing."""
+  asked = []
+  def reward(rows: list[list[int]]) -> np.ndarray:
+    asked.append(rows)
+    return np.array([('red' in text) * (1 if len(asked) <= 3 else -3) for text in map(
+        tokenizer.decode, rows)], float)
+  config = make(fit=dict(steps=8, eval_every=2, sample_every=0, save_every=4, keep=1),
+                rl=dict(prompts=8), eval_examples=16, reward=RewardConfig(('it',)),
+                optim=OptimConfig(schedule='constant', learning_rate=1e-2, weight_decay=0.0))
+  tokenizer = workdir.open_model(config.init_from).tokenizer
+  rl.train(config, RED, reward)
+  looks, best = column(config, 'test/accuracy'), checkpoint.best(config.workdir)
+  assert len(looks) == 5 and looks[0] < max(looks) > looks[-1]
+  assert best == dict(step=2 * int(np.argmax(looks)), score=max(looks), last=8,
+                      regret=max(looks) - looks[-1])
+  assert column(config, 'test/regret')[-1] == best['regret']
+  kept = sorted(int(path.name) for path in (pathlib.Path(config.workdir) / 'checkpoints').iterdir())
+  assert kept == [best['step'], 8]
+  opened, told, last = (workdir.open_model(config.workdir, step=step).params['embedding']
+                        for step in (None, best['step'], 8))
+  np.testing.assert_array_equal(opened, told)
+  assert np.abs(opened - last).max() > 1e-3
+  longer = dataclasses.replace(config, fit=dataclasses.replace(config.fit, steps=9))
+  with pytest.raises(InputError, match='holds another model than this run began as'):
+    rl.train(dataclasses.replace(longer, init_from=config.workdir), RED, reward)
+
+
+def test_an_ensemble_speaks_with_one_voice():
+  score_MB = np.array([[1.0, 5.0], [3.0, 5.0]])
+  for told, voice in (({}, [2, 5]), ({'ensemble': 'min'}, [1, 5]), ({'caution': 0.5}, [1.5, 5])):
+    np.testing.assert_allclose(RewardConfig(**told).of(score_MB), voice)
+  with pytest.raises(InputError, match='--reward.caution=-1.0 is negative'):
+    RewardConfig(caution=-1.0)
+
+
+@pytest.fixture(scope='session')
+def judge(start, tmp_path_factory) -> str:
+  folder = tmp_path_factory.mktemp('judge')
+  rows = [{'prompt': [{'role': 'user', 'content': f'{k} the stone?'}],
+           'completions': ['a red.', f'a {COLOURS[1 + k % 3]}.']} for k in range(16)]
+  (folder / 'rankings.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  reward_model.main(reward_model.Config(
+      workdir=str(folder / 'judge'), init_from=start, answers=16,
+      data=RankingDataConfig((str(folder / 'rankings.jsonl'),), 0.0),
+      fit=loop.FitConfig(steps=2, batch_size=8, eval_every=0, sample_every=0, save_every=0)))
+  return str(folder / 'judge')
+
+
+def test_reward_models_are_asked_and_must_have_the_tokenizer(make, judge, monkeypatch, tmp_path):
+  seen, of = [], RewardConfig.of
+  monkeypatch.setattr(RewardConfig, 'of', lambda self, score_MB: seen.append(score_MB) or of(
+      self, score_MB))
+  config = make(fit=dict(steps=1, eval_every=1, sample_every=0),
+                reward=RewardConfig((judge, judge), 'min', crop=False))
+  rl.train(config, RED)
+  assert checkpoint.best(config.workdir) == {}
+  (score_MB,), (cut,) = seen, column(config, 'rollout_truncated')
+  assert score_MB.shape == (2, 16) and np.ptp(score_MB[0]) > 0
+  np.testing.assert_array_equal(*score_MB)
+  if not cut:
+    assert column(config, 'rollout/reward') == [pytest.approx(score_MB[0].mean())]
+  shutil.copytree(judge, tmp_path / 'other')
+  bpe.train(['some other words'], bpe.Config(vocabulary=280)).save(
+      tmp_path / 'other' / 'tokenizer.json')
+  with pytest.raises(InputError, match='another tokenizer than the reward model .*/other'):
+    rl.train(make('second', reward=RewardConfig((judge, f'{tmp_path}/other'))), RED)
+
+
 @pytest.mark.parametrize('changes, words', [
     (dict(fit=dict(batch_size=24)), '--fit.batch_size=24 does not divide the 16 rows'),
     (dict(reward=RewardConfig(kl_target=1.0)), 'needs --policy.kl=reward'),
-    (dict(reward=RewardConfig('nowhere')), 'nowhere holds no finished reward model'),
+    (dict(reward=RewardConfig(('nowhere',))), 'nowhere holds no finished reward model'),
     (dict(task='aples'), 'aples is no task: give affine, apples')])
 def test_bad_input_in_one_sentence(make, changes, words):
   with pytest.raises(InputError, match=words):
