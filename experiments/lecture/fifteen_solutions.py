@@ -1,7 +1,8 @@
 """The lecture: of fifteen solutions four are right; train on those, and repeat.
 
-A tiny model that mostly guesses samples 15 solutions to each of 64 problems. What is right is
-kept: a random one of them, all, or the shortest; it is learned as in finetuning; and so on.
+A tiny model that mostly guesses samples 15 solutions to each of 32 problems. What is right is
+kept: a random one of them, all, the shortest, or that of the highest reward; it is learned as in
+finetuning; and so on.
 python -m experiments.lecture.fifteen_solutions
 """
 
@@ -18,17 +19,17 @@ class Config:
   """Expert iteration, by what is kept of the right solutions.
 
   workdir: where the arms and the picture go.
-  choices: what is kept: random, all, shortest.
+  choices: what is kept: random, shortest, best, all.
   prompts: problems of an iteration.
   learning_rate: of the four updates of an iteration.
   seeds: runs of each choice, from one start.
   """
   workdir: str = 'runs/fifteen_solutions'
-  choices: tuple[str, ...] = ('random', 'all', 'shortest')
-  prompts: int = 64
+  choices: tuple[str, ...] = ('random', 'shortest', 'best', 'all')
+  prompts: int = 32
   learning_rate: float = 5e-4
   seeds: int = 1
-  practice: drill.Practice = drill.Practice(updates=30)
+  practice: drill.Practice = drill.Practice(updates=20, examples=100)
 
 
 def main(config: Config) -> None:

@@ -25,15 +25,16 @@ class Config:
   workdir: str = 'runs/needs_a_seed'
   prompts: int = 32
   learning_rate: float = 1e-3
-  practice: drill.Practice = drill.Practice()
+  practice: drill.Practice = drill.Practice(updates=20, eval_every=5, examples=100)
 
 
 def main(config: Config) -> None:
   rows, series = [], {}
-  for name, sense in {'steps that lead there': True, 'steps at random': False}.items():
+  for name, taught in {'steps that lead there': drill.TASK,
+                       'steps at random': drill.NONSENSE}.items():
     found = drill.practise(
-        pathlib.Path(config.workdir) / ('sense' if sense else 'no_sense'),
-        drill.start(config.practice, sense), config.practice,
+        pathlib.Path(config.workdir) / taught.name, drill.start(config.practice, taught),
+        config.practice,
         RlConfig(prompts=config.prompts, group=16, max_tokens=24, slots=256),
         config.learning_rate)
     right, error = found['test/accuracy'], found['test/accuracy_stderr']

@@ -27,11 +27,12 @@ def concluded(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize('module, good, otherwise', [
-    (fifteen_solutions, {'random': (.2, .95), 'all': (.2, .99), 'shortest': (.2, .95)},
-     [{'shortest': (.2, .8)}, {'random': (.2, .2)}, {'all': (.4, .9)}]),
+    (fifteen_solutions, {'random': (.2, .95), 'all': (.2, .99), 'shortest': (.2, .95),
+                         'best': (.2, .97)},
+     [{'best': (.2, .8)}, {'shortest': (.2, .8)}, {'random': (.2, .2)}, {'all': (.4, .9)}]),
     (grpo, {'seed_0': (.2, .95)}, [{'seed_0': (.2, .8)}, {'seed_0': (.5, .95)}]),
-    (needs_a_seed, {'sense': (.2, .95), 'no_sense': (.1, .1)},
-     [{'no_sense': (.1, .3)}, {'sense': (.2, .2)}])],
+    (needs_a_seed, {'affine': (.2, .95), 'nonsense': (.1, .1)},
+     [{'nonsense': (.1, .3)}, {'affine': (.2, .2)}])],
     ids=lambda value: getattr(value, '__name__', None))
 def test_a_claim_holds_as_expected_and_in_no_other_way(concluded, module, good, otherwise):
   for shares in ({}, *otherwise):
@@ -43,8 +44,8 @@ def test_the_start_is_taught_steps_and_then_mostly_answers(monkeypatch, tmp_path
   monkeypatch.setattr(arm, 'train', lambda folder, conversations, **_: taught.append(
       [conversation[1]['content'] for conversation in conversations]))
   config = drill.Practice(start=str(tmp_path), teach=arm.Recipe(conversations=40))
-  for sense in (True, False):
-    drill.start(config, sense)
+  for task in (drill.TASK, drill.NONSENSE):
+    drill.start(config, task)
   steps, mixed, nonsense, _ = taught
   examples = [drill.TASK.example(k, 'train') for k in range(40)]
   assert steps == [drill.TASK.solve(example) for example in examples]

@@ -1,0 +1,103 @@
+"""The lecture: who imitates stays at the level of what is imitated; practice goes beyond it.
+
+Two maps of a clock, one after the other, told step by step. The demonstrator does not know two of
+the sixteen maps and guesses there, so that it is right four times in five. A tiny model imitates it
+for ever longer; then, for as many problems as it likes, it is told only whether it was right.
+python -m experiments.lecture.beyond_imitation
+"""
+
+import dataclasses
+import pathlib
+import random
+
+from experiments.lecture import arm, claim, drill
+from experiments.rollouts import RlConfig
+from nanollm_jax import flags, tasks
+from nanollm_jax.sample.engine import Sampling
+from nanollm_jax.tasks.sums import HOURS, OPERATIONS
+
+TASK = tasks.affine(2)
+UNKNOWN = 'op'  # the maps that the demonstrator guesses
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Accuracy of imitation, over its length, and of practice after it.
+
+  workdir: where the arms and the picture go.
+  imitations: times that --recipe.steps updates of imitation follow each other.
+  prompts: problems of an update of practice, with 16 completions each, of which some are right
+    and some are not: at most four times as many are tried.
+  learning_rate: of practice, by Adam.
+  seeds: runs of practice, from one start.
+  """
+  workdir: str = 'runs/beyond_imitation'
+  imitations: int = 3
+  prompts: int = 32
+  learning_rate: float = 1e-3
+  seeds: int = 1
+  recipe: arm.Recipe = arm.Recipe(steps=200, trials=1000, tokens=12)
+  practice: drill.Practice = drill.Practice(updates=40, eval_every=5, examples=100)
+
+
+def demonstrated(example: tasks.Example, number: int) -> str:
+  """What the demonstrator says: both values, that of a map it does not know drawn at random."""
+  rng, said = random.Random(number), []
+  _, value, _, *letters = example.question.split()
+  value = drill.VALUES.index(value)
+  for letter in letters:
+    times, plus = OPERATIONS[letter]
+    value = rng.randrange(HOURS) if letter in UNKNOWN else (times * value + plus) % HOURS
+    said.append(drill.VALUES[value])
+  return TASK.solve(example._replace(steps=f' {said[0]}', answer=said[-1]))
+
+
+def main(config: Config) -> None:
+  recipe, folder = config.recipe, pathlib.Path(config.workdir)
+  examples = [TASK.example(number, 'train') for number in range(recipe.conversations)]
+  shown = [demonstrated(one, number) for number, one in enumerate(examples)]
+  teacher, _ = claim.share([TASK.grade(*pair).score == 1 for pair in zip(examples, shown)])
+  conversations = [drill.told(*pair) for pair in zip(examples, shown)]
+  words, before, answers, rows = drill.vocabulary(config.practice), '', None, []
+  for number in range(1, config.imitations + 1):
+    opened = arm.train(folder / f'imitation_{number}', conversations, steps=recipe.steps,
+                       init_from=before, tokenizer=words, model=recipe.model,
+                       learning_rate=recipe.learning_rate, batch_size=recipe.batch_size)
+    before = str(folder / f'imitation_{number}')
+    answers = answers or arm.Answers(opened, slots=256)
+    right, greedy = (sum(score for _, score, _ in drill.turns(
+        answers, opened.params, TASK, recipe.trials, Sampling(recipe.tokens, temperature))
+        ) / recipe.trials for temperature in (1.0, 0.0))
+    rows.append({'learned by': 'imitation', 'updates': number * recipe.steps, 'right': right,
+                 'its best guess right': greedy})
+  series = {'imitation': [(row['updates'], row['right']) for row in rows]}
+  for seed in range(config.seeds):
+    found = drill.practise(
+        folder / f'practice_{seed}', before, config.practice,
+        RlConfig(prompts=config.prompts, group=16, rounds=4, max_tokens=recipe.tokens,
+                 slots=512), config.learning_rate, seed, task=TASK)
+    after = config.imitations * recipe.steps
+    series[f'practice, seed {seed}'] = [(after + at, value) for at, value in found['test/accuracy']]
+    rows.append({'learned by': f'practice, seed {seed}', 'updates': config.practice.updates,
+                 'right': found['test/accuracy'][-1][1],
+                 'its best guess right': found['test/maj@16'][-1][1]})
+  imitated = [row for row in rows if row['learned by'] == 'imitation']
+  practised = min(row['right'] for row in rows if row not in imitated)
+  last = imitated[-1]
+  claim.conclude(
+      config.workdir, 'beyond_imitation',
+      claim='imitation ends where the demonstrator does; practice goes on',
+      rows=rows,
+      number=f'the demonstrator is right {teacher:.1%} of the time, its imitation '
+      f'{last["right"]:.1%} (at its best guess {last["its best guess right"]:.1%}), after practice '
+      f'{practised:.1%}',
+      expected='imitation within 5 points of the demonstrator, practice above 95%',
+      holds=abs(last['right'] - teacher) < 0.05 and practised > 0.95,
+      otherwise='more --recipe.steps until the imitation has learned what can be learned, more '
+      '--practice.updates',
+      picture=dict(title='Imitation, and practice after it', series=series, ylabel='share right',
+                   xlabel='updates', expectation=teacher))
+
+
+if __name__ == '__main__':
+  flags.run(main, Config)

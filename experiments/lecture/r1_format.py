@@ -1,0 +1,95 @@
+"""DeepSeek-R1-Zero's two rewards: for a right answer, and for thoughts that stand in their tags.
+
+A tiny model was shown answers at once (five conversations in eight), behind steps that are told
+(two), and behind steps that are thoughts (one). It practises with the first reward, and with both.
+python -m experiments.lecture.r1_format
+"""
+
+import dataclasses
+import pathlib
+
+from experiments import workdir
+from experiments.lecture import arm, claim, drill
+from experiments.rollouts import RlConfig
+from nanollm_jax import flags, tasks
+from nanollm_jax.sample.engine import Sampling
+
+IN_FORM = ['think', 'text']
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Form and correctness of answers by what is rewarded.
+
+  workdir: where the runs and the picture go.
+  form: what the form is worth beside a right answer's 1; arXiv:2501.12948 does not say.
+  prompts: problems of an update, with 16 completions each.
+  learning_rate: of Adam.
+  trials: held-out problems, each asked once before and after.
+  """
+  workdir: str = 'runs/r1_format'
+  form: float = 0.1
+  prompts: int = 32
+  learning_rate: float = 1e-3
+  trials: int = 500
+  practice: drill.Practice = drill.Practice(updates=20, eval_every=5, examples=50)
+
+
+def three_ways(example: tasks.Example, number: int) -> str | drill.Turn:
+  """The answer at once, behind steps, or behind thoughts."""
+  if number % 8 == 0:
+    return [{'type': 'think', 'text': example.steps},
+            {'type': 'text', 'text': drill.at_once(example)}]
+  return drill.TASK.solve(example) if number % 8 < 3 else drill.at_once(example)
+
+
+def main(config: Config) -> None:
+  start = drill.start(config.practice, show=three_ways)
+  opened, series = workdir.open_model(start), {}
+  answers = arm.Answers(opened, slots=256)
+  rows = [{'rewarded': 'nothing yet', **looked(answers, opened.params, config.trials)}]
+  for name, form in {'right': 0.0, 'right and in form': config.form}.items():
+    task, reward = drill.priced(drill.TASK, start, lambda right, parts: (
+        right + form * in_form(parts)))
+    folder = pathlib.Path(config.workdir) / name.replace(' ', '_')
+    found = drill.practise(
+        folder, start, config.practice,
+        RlConfig(prompts=config.prompts, group=16, max_tokens=24, slots=256),
+        config.learning_rate, task=task, reward=reward)
+    series[f'right, rewarded: {name}'] = found['test/accuracy']
+    rows.append({'rewarded': name, **looked(
+        answers, workdir.open_model(str(folder)).params, config.trials)})
+  before, right, both = rows
+  claim.conclude(
+      config.workdir, 'r1_format',
+      claim='a reward for its form puts the thinking into tags; one for being right makes it think',
+      rows=rows,
+      number=f'in form {before["in form"]:.0%} and right {before["right"]:.0%} before; '
+      f'{both["in form"]:.0%} and {both["right"]:.0%} after practice with both rewards; the '
+      f'first alone gives {right["in form"]:.0%} and {right["right"]:.0%}',
+      expected='with both over 95% in form and over 90% right, from under 25%',
+      holds=both['in form'] > 0.95 and both['right'] > 0.9
+      and max(before['in form'], before['right']) < 0.35,
+      otherwise='more --practice.updates, or more --form',
+      picture=dict(title='Right answers by what is rewarded', series=series, ylabel='share right',
+                   xlabel='updates'))
+
+
+def in_form(parts: drill.Turn) -> bool:
+  """Whether a turn is thoughts that are not empty, and then text."""
+  return [part['type'] for part in parts] == IN_FORM and bool(parts[0]['text'].strip())
+
+
+def looked(answers: arm.Answers, params, trials: int) -> dict[str, float]:
+  """Shares of the answers to held-out problems."""
+  made = drill.turns(answers, params, drill.TASK, trials, Sampling(24))
+  share = lambda hits: sum(hits) / trials
+  return {'in form': share([in_form(parts) for _, _, parts in made]),
+          'right': share([score for _, score, _ in made]),
+          'both': share([score * in_form(parts) for _, score, parts in made]),
+          'values thought or told': share([sum(len(part['text'].split()) for part in parts) - 2
+                                           for _, _, parts in made])}
+
+
+if __name__ == '__main__':
+  flags.run(main, Config)
