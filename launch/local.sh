@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs on this machine: the main job, or any experiment with its flags.
+# Runs on this machine: the main job, its short form with fewer steps, or any experiment.
 #   bash launch/local.sh
+#   bash launch/local.sh --quick
 #   bash launch/local.sh experiments.pretrain --flagfile=experiments/configs/pretrain/laptop.flags
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
@@ -11,6 +12,8 @@ run() {
   "$venv/bin/python" -m "$@"
 }
 
+quick= runs=runs
+[ "${1:-}" = --quick ] && { quick=_quick runs=runs/quick; shift; }
 if [ $# -gt 0 ]; then
   run "$@"
   exit
@@ -19,14 +22,18 @@ fi
 configs=experiments/configs
 run experiments.build_world --flagfile=$configs/world/laptop.flags
 run experiments.train_tokenizer --flagfile=$configs/tokenizer/laptop.flags
-run experiments.pretrain --flagfile=$configs/pretrain/laptop.flags
-run experiments.lecture.stochastic
-run experiments.lecture.regurgitation
-run experiments.lecture.in_context
-run experiments.sft --flagfile=$configs/sft/laptop.flags
-run experiments.evaluate --flagfile=$configs/evaluate/laptop.flags
-run experiments.lecture.base_vs_assistant
+run experiments.pretrain --flagfile=$configs/pretrain/laptop$quick.flags
+run experiments.lecture.stochastic --init_from=$runs/pretrain
+run experiments.lecture.regurgitation --init_from=$runs/pretrain
+run experiments.lecture.in_context --init_from=$runs/pretrain
+run experiments.sft --flagfile=$configs/sft/laptop$quick.flags
+run experiments.evaluate --flagfile=$configs/evaluate/laptop$quick.flags
+run experiments.rl --flagfile=$configs/rl/laptop$quick.flags
+run experiments.reward_model --flagfile=$configs/reward_model/laptop$quick.flags
+run experiments.rl --flagfile=$configs/rl/rlhf$quick.flags
 echo
-echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s: open runs/pretrain/report.html and runs/sft/report.html, and talk to both:"
-echo '  bash launch/local.sh experiments.generate --init_from=runs/pretrain "Once"'
-echo '  bash launch/local.sh experiments.chat --init_from=runs/sft'
+echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s: every folder in $runs has a report.html."
+echo "Talk to the base model, to what practised products with Python, and to what practised jokes:"
+echo "  bash launch/local.sh experiments.generate --init_from=$runs/pretrain \"Once\""
+echo "  bash launch/local.sh experiments.chat --init_from=$runs/rl"
+echo "  bash launch/local.sh experiments.chat --init_from=$runs/rlhf"

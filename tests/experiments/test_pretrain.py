@@ -7,10 +7,8 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -19,14 +17,11 @@ from nanollm_jax import InputError, checkpoint, flags, metrics
 from nanollm_jax.mesh import MeshConfig
 from nanollm_jax.sample.engine import Sampling
 from nanollm_jax.train import loop
-from tests import full_disk
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import full_disk, processes
 
 
 def losses(folder) -> list[tuple[int, float]]:
-  return [(row['step'], row['loss']) for row in metrics.read_rows(pathlib.Path(folder) / 'metrics.jsonl')
-          if 'loss' in row]
+  return processes.numbers(folder, 'loss')
 
 
 def test_a_run_leaves_everything_the_next_stage_needs(tiny, capsys):
@@ -55,39 +50,10 @@ def test_a_run_leaves_everything_the_next_stage_needs(tiny, capsys):
   assert len(losses(folder)) == 12
 
 
-def command(config) -> list[str]:
-  path = pathlib.Path(config.workdir).with_suffix('.flags')
-  path.write_text(flags.to_text(config))
-  return [sys.executable, '-m', 'experiments.pretrain', f'--flagfile={path}', '--jax_platforms=cpu']
-
-
-def run(config, **options):
-  return subprocess.run(command(config), cwd=ROOT, capture_output=True, text=True, **options)
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(tiny):
-  """kill -9 twice at whatever moment; parameters, optimizer, data and keys all go on."""
-  whole, killed = tiny('whole', steps=40), tiny('killed', steps=40)
-  assert run(whole).returncode == 0
-  for after in (7, 23):
-    process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while len(losses(killed.workdir)) < after and time.time() < deadline and process.poll() is None:
-      time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-  done = run(killed)
-  assert done.returncode == 0 and 'goes on from step' in done.stdout
-  assert losses(whole.workdir) == losses(killed.workdir) and len(losses(whole.workdir)) == 40
-  read = lambda config: workdir.open_model(config.workdir).params
-  jax.tree.map(np.testing.assert_array_equal, read(whole), read(killed))
-
-
 def test_sigterm_saves_and_says_so(tiny):
   config = tiny(steps=100000, save_every=0)
-  process = subprocess.Popen(command(config), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+  process = subprocess.Popen(processes.command(config), cwd=processes.ROOT, stdout=subprocess.PIPE,
+                             text=True)
   while len(losses(config.workdir)) < 3:
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
@@ -151,7 +117,7 @@ def test_a_full_disk_is_one_sentence_and_the_step_before_stays(tiny, monkeypatch
 def test_on_a_really_full_disk_a_run_ends_and_goes_on_when_there_is_room(tiny, tmp_path):
   (tmp_path / 'disk').mkdir()
   config = tiny('disk/run')
-  program = ' '.join(command(dataclasses.replace(config, workdir=str(tmp_path / 'flags')))
+  program = ' '.join(processes.command(dataclasses.replace(config, workdir=str(tmp_path / 'flags')))
                      + [f'--workdir={config.workdir}'])
   done = full_disk.run(
       tmp_path / 'disk', 620_000, 'sh', '-c',
