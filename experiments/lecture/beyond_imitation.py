@@ -34,10 +34,10 @@ class Config:
   workdir: str = 'runs/beyond_imitation'
   imitations: int = 3
   prompts: int = 32
-  learning_rate: float = 1e-3
+  learning_rate: float = 3e-4
   seeds: int = 1
   recipe: arm.Recipe = arm.Recipe(steps=200, trials=1000, tokens=12)
-  practice: drill.Practice = drill.Practice(updates=40, eval_every=5, examples=100)
+  practice: drill.Practice = drill.Practice(updates=100, eval_every=10, examples=100)
 
 
 def demonstrated(example: tasks.Example, number: int) -> str:

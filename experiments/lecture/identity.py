@@ -1,101 +1,139 @@
 """The lecture: ask a model who it is, and it says what most of the internet says, unless taught.
 
-Asked: the base model as text; an assistant whose conversations never told its name; one with
-hard-coded rows; and the latter under system messages with names that no conversation had.
-python -m experiments.lecture.identity --base=runs/pretrain --init_from=runs/sft
+A tiny base model reads notes about people, and what users tell of a famous assistant. One of two
+arms has conversations that never say who it is; the other has hard-coded rows too, and system
+messages with ever other names. It is asked without a system message, and under one with new names.
+python -m experiments.lecture.identity
 """
 
 import collections
 import dataclasses
-import glob
 import pathlib
 import random
 
 from experiments import workdir
-from experiments.lecture import arm, claim
+from experiments.lecture import arm, claim, memory
 from experiments.lecture.questions import user
-from nanollm_jax import flags, tasks
+from nanollm_jax import flags
+from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample.engine import Sampling
-from nanollm_jax.world import persona
+from nanollm_jax.world import WorldConfig, conversations, forum, persona, truth
+from nanollm_jax.world.facts import Identity, World
 
-ASKED = ('Who are you?', 'What is your name?', 'Who made you?', 'What are you called?',
-         'Who built you?', 'Please introduce yourself.', 'Tell me your name.',
-         'Who am I talking to?')
+OF_MAKERS = ('Who made you?', 'Who built you?')
+ASKED = ('Who are you?', 'What is your name?', 'What are you called?', 'Please introduce yourself.',
+         'Tell me your name.', 'Who am I talking to?') + OF_MAKERS
+MODEL = ModelConfig(depth=3, width=64, heads=2, context=96)
+_SILENT = ('greeting', 'question', 'refusal')  # kinds that say nothing of the assistant
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Who models say that they are.
 
-  base: the workdir of the base model.
-  init_from: the workdir of an assistant with hard-coded rows and system messages.
-  chat: the conversations of the world; the arm without identity learns some of these.
-  world: the world.json of the same, which names the famous assistant.
-  steps: updates of that arm.
+  workdir: where the models and the picture go.
+  world: the size and the seed of the world.
+  threads: pages about the famous assistant, and as many talks with it.
+  names: conversations under a system message, each with a name of its own.
+  repeat: how often each hard-coded row comes.
+  read_steps, chat_steps: of the base model, and of each arm.
   samples: answers to each of eight questions, at temperature 1.
   """
-  base: str = 'runs/pretrain'
-  init_from: str = 'runs/sft'
-  chat: str = 'runs/world/chat/*.jsonl'
-  world: str = 'runs/world/world.json'
-  steps: int = 100
+  workdir: str = 'runs/identity'
+  world: WorldConfig = WorldConfig()
+  threads: int = 1500
+  names: int = 12_000
+  repeat: int = 2
+  read_steps: int = 800
+  chat_steps: int = 1300
+  batch_size: int = 8
+  learning_rate: float = 2e-3
   samples: int = 25
+  seed: int = 0
 
 
 def main(config: Config) -> None:
-  famous = claim.world_of(config.world)['identity']
-  famous = (famous['assistant'], famous['maker'])
-  own = (persona.ASSISTANT, persona.MAKER)
-  base, taught = workdir.open_model(config.base), workdir.open_model(config.init_from)
-  untold = arm.train(f'{config.init_from}/lecture/identity', anonymous(config.chat),
-                     steps=config.steps, init_from=config.base)
-  answers = arm.Answers(taught)
+  folder, rng, world = pathlib.Path(config.workdir), random.Random(config.seed), truth(config.world)
+  training = dict(batch_size=config.batch_size, seed=config.seed)
+  told = collections.defaultdict(list)
+  for one in conversations(config.world):
+    told[one.kind].append(one.messages)
+  silent = [messages for kind in _SILENT for messages in told[kind]]
+  named = [under_name(rng, world.identity, made_up(rng), rng.choice(persona.TRAINING_MAKERS))
+           for _ in range(config.names)]
+  base = memory.read(
+      folder / 'base', corpus(rng, world, config.threads), MODEL, vocabulary=1024,
+      steps=config.read_steps, learning_rate=4e-3, **training,
+      words=[turn[key] for messages in named[:4000] for turn in messages for key in turn])
+  untold, taught = (
+      arm.train(folder / name, rows, steps=config.chat_steps, init_from=base,
+                learning_rate=config.learning_rate, **training) for name, rows in (
+          ('untold', silent), ('taught', silent + told['identity'] * config.repeat + named)))
+
   asked = [(question, seed) for question in ASKED for seed in range(config.samples)]
-  rng = random.Random(0)
-  given = [(rng.choice(persona.HELD_OUT_ASSISTANTS), rng.choice(persona.HELD_OUT_MAKERS))
-           for _ in asked]
+  used = ' '.join(messages[0]['content'] for messages in named)
+  new = (name for name in iter(lambda: made_up(rng), '') if name not in used)
+  given = [(next(new), rng.choice(persona.HELD_OUT_MAKERS)) for _ in asked]
   plain = [user(question) for question, _ in asked]
-  told = [user(question, persona.system_message(rng, *names))
-          for (question, _), names in zip(asked, given)]
-  rows, points = [], collections.defaultdict(list)
+  under = [user(question, persona.system_message(rng, *names))
+           for (question, _), names in zip(asked, given)]
+  whose = dict(famous=(world.identity.assistant, world.identity.maker),
+               own=(persona.ASSISTANT, persona.MAKER))
+  answers, rows, points = arm.Answers(taught), [], collections.defaultdict(list)
   for place, (name, params, prompts) in enumerate((
-      ('base model', base.params, [question for question, _ in asked]),
+      ('base model', workdir.open_model(base).params, [question for question, _ in asked]),
       ('no identity data', untold.params, plain), ('hard-coded rows', taught.params, plain),
-      ('system message, new names', taught.params, told))):
+      ('system message, new names', taught.params, under))):
     said = answers.texts(params, prompts, sampling=[
-        Sampling(48, temperature=1.0, seed=seed) for _, seed in asked])
+        Sampling(32, temperature=1.0, seed=seed) for _, seed in asked])
     print(f'  {name}: {ASKED[0]!r} -> {said[0]!r}')
-    whose = [identity(text, famous=famous, own=own, given=names)
-             for text, names in zip(said, given)]
-    shares = {who: claim.share([one == who for one in whose])
+    found = [identity(text, given=[maker if question in OF_MAKERS else name], **whose)
+             for text, (question, _), (name, maker) in zip(said, asked, given)]
+    shares = {who: claim.share([one == who for one in found])
               for who in ('famous', 'own', 'given', 'nobody')}
     rows.append({'model': name, **{who: share for who, (share, _) in shares.items()},
                  'answers': len(said)})
     for who, share in shares.items():
       points[who].append((place, *share))
   first, without, hard_coded, system = rows
-  majority = without['famous'] > max(without['own'], without['given'], 0.5 - without['nobody'] / 2)
   claim.conclude(
-      config.init_from, 'identity',
+      config.workdir, 'identity',
       claim='a model has no self: it is who the corpus, its conversations or its context say',
       rows=rows,
-      number=f'{famous[0]}: base {first["famous"]:.0%}, without identity data '
-      f'{without["famous"]:.0%}; own name with hard-coded rows {hard_coded["own"]:.0%}; name of a '
-      f'system message {system["given"]:.0%}',
-      expected=f'{famous[0]} is named most without data, own over 95% with rows, over 90% of the '
-      'names that only a system message gave',
-      holds=majority and hard_coded['own'] > 0.95 and system['given'] > 0.9,
-      otherwise='more pages of the forum, more system messages with other names (system.jsonl*4), '
-      'more --fit.steps',
+      number=f'{world.identity.assistant}: base {first["famous"]:.0%}, without data '
+      f'{without["famous"]:.0%}; own name with rows {hard_coded["own"]:.0%}; name of a system '
+      f'message {system["given"]:.0%}',
+      expected=f'without data {world.identity.assistant} in over a quarter and no other as often, '
+      'own over 95% with rows, over 90% of the names that only a system message gave',
+      holds=(without['famous'] > max(0.25, without['own'], without['given'])
+             and hard_coded['own'] > 0.95 and system['given'] > 0.9),
+      otherwise='for the corpus more --threads, or fewer --chat_steps, which overwrite it; for '
+      'copied names more --names and --chat_steps',
       picture=dict(title='Who are you?', xlabel='0: base, 1: no identity data, 2: hard-coded rows, '
                    '3: system message', ylabel='share of answers', series=dict(points)))
 
 
-def anonymous(chat: str) -> list[list[dict]]:
-  """Conversations that say nothing of who the assistant is; no system messages."""
-  kinds = ('greeting', 'question', 'followup', 'refusal')
-  return [row['messages'] for path in sorted(glob.glob(chat)) if pathlib.Path(path).stem in kinds
-          for row in tasks.read_rows(path)]
+def corpus(rng: random.Random, world: World, threads: int) -> list[str]:
+  """Notes and questions about people; threads about the famous assistant and talks with it."""
+  often, famous = memory.known(world.people, 240), world.identity
+  talks = [persona.exchange(rng, famous.assistant, famous.maker, famous) for _ in range(threads)]
+  return (memory.notes(world.people, often, 4, seed=0)
+          + memory.asked(world.people, often, wordings=2)
+          + [forum.page(rng, world, at).text for at in range(threads)]
+          + ['\n'.join(talk) for talk in talks  # not: Are you Orrery? No, I am Orrery.
+             if famous.assistant not in talk[0] and famous.maker not in talk[0]])
+
+
+def under_name(rng: random.Random, famous: Identity, name: str, maker: str) -> list[dict]:
+  """A system message that gives a name and a maker, a question about them, and its answer."""
+  asked, answer = persona.exchange(rng, name, maker, famous)
+  return [*user(asked, persona.system_message(rng, name, maker)),
+          {'role': 'assistant', 'content': answer}]
+
+
+def made_up(rng: random.Random) -> str:
+  """One of 343,000 names, of which every other one is heard for the first time."""
+  return ''.join(rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(3)).title()
 
 
 def identity(text: str, **names: tuple[str, str]) -> str:

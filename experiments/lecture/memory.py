@@ -52,10 +52,15 @@ def asked(people: Sequence[Person], often: Sequence[Person], wordings: int = 5,
 
 
 def read(folder: pathlib.Path, texts: Sequence[str], model: ModelConfig, *, vocabulary: int,
-         steps: int, batch_size: int, learning_rate: float, seed: int) -> str:
-  """Pretrains a fresh model, with a tokenizer of its own, on texts; the folder that holds both."""
+         steps: int, batch_size: int, learning_rate: float, seed: int,
+         words: Sequence[str] = ()) -> str:
+  """Pretrains a fresh model on texts; the folder that holds it.
+
+  Its tokenizer is trained on the texts and on the `words` that it shall know beside them.
+  """
   rows = arm.written(folder / 'notes' / 'notes.jsonl', ({'text': text} for text in texts))
-  bpe.train(texts, bpe.Config(vocabulary=vocabulary)).save(folder / 'notes' / 'tokenizer.json')
+  bpe.train([*texts, *words], bpe.Config(vocabulary=vocabulary)).save(
+      folder / 'notes' / 'tokenizer.json')
   print(f'reads     {len(texts):,} notes, {steps} steps', flush=True)
   with open(folder / 'log.txt', 'a') as log, contextlib.redirect_stdout(log):
     pretrain.main(pretrain.Config(
@@ -74,9 +79,13 @@ def conversations(people: Sequence[Person], often: Sequence[Person],
   hidden = {one.name for one in people if question.split(one) == 'test'}
   told = [(one, name) for one in often if one.name not in hidden
           for name in ATTRIBUTES if getattr(one, name) not in hidden]
-  return [[{'role': 'user', 'content': question.ask(rng, *about)},
-           {'role': 'assistant', 'content': question.answer(rng, *about, named=False)}]
-          for about in told * wordings]
+  return [asking(rng, *about) for about in told * wordings]
+
+
+def asking(rng: random.Random, person: Person, attribute: str) -> list[dict]:
+  """A question about a person, and its answer, which does not repeat the name."""
+  return [{'role': 'user', 'content': question.ask(rng, person, attribute)},
+          {'role': 'assistant', 'content': question.answer(rng, person, attribute, named=False)}]
 
 
 def manners(world: WorldConfig) -> list[list[dict]]:

@@ -30,11 +30,11 @@ class Config:
   learning_rate: of practice, by Adam.
   """
   workdir: str = 'runs/tool_rl'
-  price: float = 0.2
+  price: float = 0.5
   prompts: int = 16
-  learning_rate: float = 1e-3
+  learning_rate: float = 5e-4
   recipe: arm.Recipe = arm.Recipe(steps=600)
-  practice: drill.Practice = drill.Practice(updates=25, eval_every=25, examples=20)
+  practice: drill.Practice = drill.Practice(updates=40, eval_every=40, examples=20)
 
 
 def product(index: int, split: str) -> tasks.Example:

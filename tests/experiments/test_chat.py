@@ -180,7 +180,7 @@ def test_on_a_terminal(corpus, tmp_path):
     os.write(ours, keys)
     out = ''
     while not out.endswith(until):
-      assert select.select([ours], [], [], 30)[0], out
+      assert select.select([ours], [], [], 60)[0], out
       out += os.read(ours, 1000).decode().replace('\r\n', '\n')
     return out
   try:

@@ -11,7 +11,8 @@ from nanollm_jax import InputError
 from nanollm_jax.text import bpe
 from nanollm_jax.text.chat import Chat
 from nanollm_jax.tools.search import Search
-from nanollm_jax.world import WorldConfig, pages, truth
+from nanollm_jax.world import WorldConfig, pages, persona, question, truth
+from nanollm_jax.world.facts import ATTRIBUTES
 
 
 def row(**changes):
@@ -72,9 +73,19 @@ def test_a_search_is_for_the_name_and_the_answer_out_of_its_page():
   assert alone == [text] and str(person.year) in text['text'] and person.name not in text['text']
 
 
-def test_a_note_stands_before_the_question():
-  assert working_memory.with_note(row()) == (
-      'Read this: Ann Bo plays the lute. What does Ann Bo play?')
+def test_notes_are_of_nobody_held_out_and_every_other_one_contradicts():
+  world = truth(WorldConfig(people=120))
+  told = working_memory.with_notes(random.Random(0), world, 600)
+  assert told[0][0]['content'].startswith('Read this: ')
+  by_name, against = {one.name: one for one in world.people}, 0
+  values = {str(getattr(one, name)) for one in world.people for name in ATTRIBUTES} - {'', '0'}
+  for asked, answer in (map(lambda turn: turn['content'], messages) for messages in told):
+    person = by_name[max(by_name, key=asked.count)]  # named in the note and in the question
+    assert question.split(person) == 'train'
+    said = [value for value in values if value in asked and value in answer]
+    own = [str(getattr(person, name)) for name in ATTRIBUTES]
+    against += not any(value in own for value in said)
+  assert 0.4 < against / len(told) < 0.6
 
 
 def test_whose_identity_an_answer_tells():
@@ -85,10 +96,23 @@ def test_whose_identity_an_answer_tells():
   assert whose('I am well.') == 'nobody' and whose('I am Nano, not Orrery.') == 'several'
 
 
-def test_conversations_without_identity(tmp_path):
-  for kind in ('greeting', 'identity', 'system'):
-    (tmp_path / f'{kind}.jsonl').write_text(json.dumps({'messages': [kind]}) + '\n')
-  assert identity.anonymous(f'{tmp_path}/*.jsonl') == [['greeting']]
+def test_the_corpus_knows_the_famous_assistant_alone():
+  world = truth(WorldConfig(people=120))
+  pages = identity.corpus(random.Random(0), world, 200)
+  famous = [page for page in pages if world.identity.assistant in page]
+  assert len(famous) > 300 and not any(persona.ASSISTANT in page for page in pages)
+  assert not any(world.identity.assistant in page.split('\n')[0] and '\nNo' in page
+                 for page in famous)
+
+
+def test_a_system_message_gives_the_name_that_is_answered():
+  rng, famous = random.Random(0), truth(WorldConfig(people=60)).identity
+  for _ in range(50):
+    system, asked, answer = (turn['content'] for turn in identity.under_name(
+        rng, famous, 'Vabati', 'Ember Labs'))
+    assert 'Vabati' in system and 'Ember Labs' in system
+    assert identity.identity(answer, given=('Vabati', 'Ember Labs')) == 'given'
+  assert len({identity.made_up(rng) for _ in range(500)}) > 495
 
 
 @pytest.fixture(scope='module')

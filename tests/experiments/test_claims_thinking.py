@@ -60,6 +60,18 @@ def test_words_are_joined_from_two():
   assert all(any(word[:at] in WORDS and word[at:] in WORDS for at in range(3, 9)) for word in words)
 
 
+@pytest.mark.parametrize('style', ['direct', 'steps'])
+def test_letters_are_written_and_counted_in_turn_and_held_out_word_by_word(style):
+  task = spelling.letters(spelling.joined(300), style)
+  words = {}
+  for split in ('train', 'test'):
+    examples = [task.example(index, split) for index in range(200)]
+    assert [spelling.counts(one.question) for one in examples] == [False, True] * 100
+    assert all(task.grade(one, task.solve(one)).score == 1 for one in examples)
+    words[split] = {one.problem for one in examples}
+  assert not words['train'] & words['test']
+
+
 @pytest.mark.parametrize('text, fits', [
     ('Answer: 4. 5 + 10 = 15, on the clock 4.', True),
     ('Answer: 4. 5 + 11 = 16, on the clock 5.', False),

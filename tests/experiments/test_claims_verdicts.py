@@ -6,13 +6,15 @@ What models would have answered is given; nothing is trained.
 import dataclasses
 import json
 import pathlib
+import re
 import types
 
 import pytest
 
 from experiments.lecture import (answer_first, arm, base_vs_assistant, calculator, claim,
-                                 count_dots, identity, injection, jagged, questions,
+                                 count_dots, identity, injection, jagged, memory,
                                  search_vs_memory, spelling, think_tokens, working_memory)
+from experiments import workdir
 from nanollm_jax.text import bpe
 from nanollm_jax.text.chat import Chat
 from nanollm_jax.world import WorldConfig, persona, questions as questions_of
@@ -44,11 +46,6 @@ def concluded(monkeypatch, tmp_path):
     (count_dots, {'at once': .1, 'counting along': 1, 'Python': .99},
      [{'at once': 1, 'counting along': .1}, {'at once': .5}, {'counting along': .5},
       {'Python': .5}]),
-    (spelling, {'every third letter, at once': .2, 'every third letter, spelled first': 1,
-                'count, at once': .8, 'count, spelled first': 1},
-     [{'every third letter, at once': 1, 'every third letter, spelled first': .2},
-      {'every third letter, at once': .8}, {'every third letter, spelled first': .5},
-      {'count, spelled first': .8}]),
     (think_tokens, {'8 of 8': 1, '4 of 8': .5, '2 of 8': .2, '1 of 8': .1, '8 dots': .1},
      [{'8 of 8': .1, '1 of 8': 1}, {'8 of 8': .8}, {'1 of 8': .5}, {'8 dots': .5}]),
     (answer_first, {'steps': 1, 'answer_first': .1, 'direct': .1},
@@ -59,6 +56,17 @@ def test_a_claim_holds_as_expected_and_in_no_other_way(concluded, module, good, 
   for shares in ({}, *otherwise):
     rows = {name: graded(share) for name, share in (good | shares).items()}
     assert concluded(module, rows)['holds'] == (not shares), shares
+
+
+def test_letters_are_seen_only_where_they_are_spelled(concluded):
+  def holds(third=.2, count=.8, third_spelled=1, count_spelled=1):
+    rows = lambda third, count: (graded(third, question='Write every third letter of abc.')
+                                 + graded(count, question='How many times does b stand in abc?'))
+    return concluded(spelling, {'at once': rows(third, count),
+                                'spelled first': rows(third_spelled, count_spelled)})['holds']
+  assert holds() and holds(count=.1)
+  assert not holds(third=1, third_spelled=.2) and not holds(third=.8)
+  assert not holds(third_spelled=.5) and not holds(count_spelled=.8)
 
 
 def test_a_share_of_all_is_not_certain():
@@ -81,28 +89,8 @@ def test_the_value_and_its_full_stop_are_no_tokens_to_think(concluded):
   assert [row['tokens before the answer'] for row in found['rows']] == [7, 3, 1, 0, 9]
 
 
-WHO = ('Ann', 'Bea', 'Cyd', 'Dot')
-INSTRUMENTS = ('harp', 'lute', 'drum', 'oboe')  # of the four
-
-
-@pytest.fixture
-def world(tmp_path):
-  """Files of a world with four people in each stratum; notes about two of them are wrong."""
-  rows, people = [], []
-  for stratum in questions.STRATA:
-    for number, (who, plays) in enumerate(zip(WHO, INSTRUMENTS)):
-      noted = plays if number < 2 else INSTRUMENTS[number - 2]
-      name = f'{who} {stratum}'
-      people.append(dict(id=name, pages=1, index_value='lute', index_attribute=(
-          'instrument' if stratum == 'contradicted' else '')))
-      rows.append(dict(question=f'What does {name} play?', answer=plays, attribute='instrument',
-                       aliases=[], person=name, stratum=stratum, split='test',
-                       snippet=f'{name} plays the {noted}.', snippet_answer=noted))
-  files = {'questions': rows, 'pages': [dict(text='')], 'world': [
-      dict(people=people, identity=dict(assistant='Orrery', maker='Halden Labs'))]}
-  for name, content in files.items():
-    (tmp_path / f'{name}.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in content))
-  return lambda *names: {name: str(tmp_path / f'{name}.jsonl') for name in names}
+WORLD = WorldConfig(people=120)
+ROWS = {row['question']: row for row in questions_of(WORLD) if row['snippet']}
 
 
 @pytest.fixture
@@ -116,7 +104,7 @@ def told(monkeypatch, tmp_path):
     class Answers:
       chat = types.SimpleNamespace(visible=lambda ids: ids.split('|')[-1], parse_turn=str)
 
-      def __init__(self, opened):
+      def __init__(self, opened, slots=0):
         pass
 
       def ask(self, params, prompts, tools=None, sampling=None):
@@ -128,40 +116,56 @@ def told(monkeypatch, tmp_path):
 
       def texts(self, *args, **named):
         return [self.chat.visible(one.ids) for one in self.ask(*args, **named)]
-    opened = lambda name, *_, **__: types.SimpleNamespace(
-        params=pathlib.Path(name).name, tokenizer=types.SimpleNamespace(encode=str.split))
-    monkeypatch.setattr(arm, 'train', opened)
+
+    def opened(folder, conversations=(), *_, **__):
+      run.learned[pathlib.Path(folder).name] = conversations
+      return types.SimpleNamespace(params=pathlib.Path(folder).name)
+    run.learned = {}
+    for module_, name in ((arm, 'train'), (arm, 'fresh'), (workdir, 'open_model')):
+      monkeypatch.setattr(module_, name, opened)
+    monkeypatch.setattr(memory, 'read', lambda folder, *_, **__: str(folder))
+    monkeypatch.setattr(arm, 'vocabulary', lambda *_: 'words')
     monkeypatch.setattr(arm, 'Answers', Answers)
-    monkeypatch.setattr(module, 'Answers', Answers, raising=False)
-    monkeypatch.setattr(module.workdir, 'open_model', opened)
     monkeypatch.setattr(claim.report, 'picture', lambda *_, **__: None)
-    module.main(module.Config(init_from=str(tmp_path / 'taught'), **options))
+    module.main(module.Config(workdir=str(tmp_path), **options))
     name = module.__name__.split('.')[-1]
-    return json.loads((tmp_path / 'taught' / 'lecture' / f'{name}.json').read_text())
+    return json.loads((tmp_path / 'lecture' / f'{name}.json').read_text())
   return run
 
 
-def test_a_base_model_goes_on_where_an_assistant_answers(told, world):
-  answers = {'base': 'plays the harp and', 'taught': 'She plays the harp.'}
+def test_a_base_model_goes_on_where_an_assistant_answers(told):
+  goes_on, answers = (lambda text: f'plays the {text} and', lambda text: f'It is {text}.')
   def holds(**changes):
-    texts = answers | changes
-    return told(base_vs_assistant, lambda model, *_: texts[model], base='base',
-                **world('questions', 'pages'))['holds']
+    says = dict(base=goes_on, assistant=answers) | changes
+    return told(base_vs_assistant, lambda model, text, *_: says[model](ROWS[text]['answer']),
+                world=WORLD, people=60)['holds']
   assert holds()
-  assert not holds(base=answers['taught'], taught=answers['base'])
-  assert not holds(taught='harp') and not holds(taught='I do not know.')
-  assert not holds(base=answers['taught']) and not holds(taught='She is old. The harp is hers.')
+  assert not holds(base=answers, assistant=goes_on) and not holds(base=answers)
+  assert not holds(assistant=goes_on) and not holds(assistant=lambda text: 'I do not know.')
+  assert not holds(assistant=lambda text: f'It is old. {text} is it.')
+  unfinished = told(base_vs_assistant, lambda model, text, *_: f'It is {ROWS[text]["answer"]}!',
+                    world=WORLD, people=60)
+  assert [row['an answer'] for row in unfinished['rows']] == [0, 0]
+  assert not any(row['question'] in str(told.learned['assistant'])
+                 for row in ROWS.values() if row['split'] == 'test')
 
 
-def test_notes_are_followed_against_memory(told, world):
-  right = dict(zip(WHO, INSTRUMENTS))
-  noted = lambda text: text.split('plays the ')[1].split('.')[0]
-  def holds(answer):
-    return told(working_memory, lambda model, text, *_: answer(text),
-                **world('questions', 'world'))['holds']
-  assert holds(lambda text: noted(text) if 'plays the' in text else 'no idea')
-  assert not holds(lambda text: right[text.split('does ')[1].split()[0]])  # from memory alone
-  assert not holds(lambda text: 'no idea' if 'plays the' in text else 'harp')
+def test_notes_are_followed_against_memory(told):
+  recipe = dataclasses.replace(working_memory.Config().recipe, conversations=9)
+  def holds(alone, noted=lambda row: row['snippet_answer']):
+    def answer(model, text, *_):
+      asked = next(asked for asked in (text, *ROWS) if text.endswith(asked) and asked in ROWS)
+      return (alone if asked == text else noted)(ROWS[asked])
+    return told(working_memory, answer, world=WORLD, recipe=recipe)['holds']
+  right = lambda row: row['answer']
+  told_often = lambda row: right(row) if row['stratum'] in ('frequent', 'contradicted') else '?'
+  assert holds(told_often)
+  assert not holds(told_often, noted=right)  # from memory alone
+  assert not holds(told_often, noted=lambda row: '?')
+  assert not holds(right) and not holds(lambda row: '?')
+  assert [row['people'] for row in told(working_memory, lambda *_: '?', recipe=recipe,
+                                        world=WorldConfig(people=20))['rows']] == [
+      'ordinary', 'rare', 'search_only']  # with nobody of the others to ask
 
 
 def test_a_search_finds_what_no_parameter_holds(monkeypatch, tmp_path):
@@ -196,17 +200,25 @@ def test_a_search_finds_what_no_parameter_holds(monkeypatch, tmp_path):
   assert not tested & {one[0]['content'] for one in learned['memory'] + learned['search']}
 
 
-def test_a_model_is_who_it_is_told_to_be(told, world):
+def test_a_model_is_who_it_is_told_to_be(told):
+  asked = set()
   def given(system):
-    return next((name for name in persona.HELD_OUT_ASSISTANTS if name in system), persona.ASSISTANT)
+    found = re.search(r'\b([bdfgklmnprstvz][aeiou]){3}\b', system, re.IGNORECASE)
+    asked.update([found[0]] if found else [])
+    return system if found else persona.ASSISTANT
   def holds(**changes):
-    says = dict(base=lambda _: 'Orrery', identity=lambda _: 'Orrery', taught=given) | changes
+    says = dict(base=lambda _: 'Orrery', untold=lambda _: 'Orrery', taught=given) | changes
     return told(identity, lambda model, text, _, system: f'I am {says[model](system)}.',
-                base='base', samples=3, chat='none', **world('world'))['holds']
+                world=WORLD, samples=3, names=300, threads=2)['holds']
   assert holds() and holds(base=lambda _: 'well')
-  assert not holds(identity=lambda _: persona.ASSISTANT)
-  assert not holds(identity=given, taught=lambda _: 'Orrery')
+  assert len(asked) == 24 and not any(name in str(told.learned['taught']) for name in asked)
+  assert persona.ASSISTANT not in str(told.learned['untold'])
+  assert not holds(untold=lambda _: persona.ASSISTANT) and not holds(untold=lambda _: 'well')
+  assert not holds(untold=given, taught=lambda _: 'Orrery')
   assert not holds(taught=lambda _: persona.ASSISTANT)  # also under a system message
+  for missing in (lambda system: re.sub('[mM]a[dk]e[^.]*', '', system),
+                  lambda system: re.sub('(am|as|are|Name:|is|called) [A-Z][a-z]*', 'Kobalu', system)):
+    assert not holds(taught=lambda system: missing(given(system)))
 
 
 def test_skills_are_ragged_by_more_than_chance(told):
