@@ -50,12 +50,14 @@ class Config:
 
 def main(config: Config) -> None:
   # 1. Who we are.
+  mesh_lib.connect()
   if not config.init_from:
     raise InputError('--init_from is empty: preferences finetune a policy, so give its workdir.')
   tokenizer = known.from_name_or_file(config.init_from)
   chat = Chat(tokenizer)
   config = dataclasses.replace(config, model=workdir.model_from(config.init_from, config.model))
-  held = rankings.prepare(config.data, chat, config.model.context, config.workdir)
+  with mesh_lib.first():
+    held = rankings.prepare(config.data, chat, config.model.context, config.workdir)
   config = training.finetuned(config, len(held['train']), batch_size=16, rate=0.02)
   size = rankings.size([one for some in held.values() for one in some], config.model.context)
   run = training.Run('Preferences', config, tokenizer, tokens=size[0] * size[1])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import training
-from nanollm_jax import InputError, flags, metrics
+from nanollm_jax import InputError, flags, mesh as mesh_lib, metrics
 from nanollm_jax.data import pipeline, shards
 from nanollm_jax.mesh import MeshConfig
 from nanollm_jax.model import config as model_lib, transformer
@@ -81,12 +81,14 @@ def objective_of(config: Config, apply: Any, tokenizer: Any) -> Any:
 
 def main(config: Config) -> None:
   # 1. Who we are.
+  mesh_lib.connect()
   tokenizer = known.from_name_or_file(config.tokenizer)
   config = resolve(config, tokenizer)
   run = training.Run('Pretraining', config, tokenizer)
 
   # 2. Where batches come from.
-  tokens = shards.prepare(config.data, tokenizer, config.workdir)
+  with mesh_lib.first():
+    tokens = shards.prepare(config.data, tokenizer, config.workdir)
   batches = run.batches(tokens['train'])
 
   # 3. What is minimised.

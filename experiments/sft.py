@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import training, workdir
-from nanollm_jax import flags, metrics
+from nanollm_jax import flags, mesh as mesh_lib, metrics
 from nanollm_jax.data import conversations, shards
 from nanollm_jax.data.conversations import ChatDataConfig
 from nanollm_jax.mesh import MeshConfig
@@ -54,12 +54,14 @@ class Config:
 
 def main(config: Config) -> None:
   # 1. Who we are.
+  mesh_lib.connect()
   tokenizer = known.from_name_or_file(config.init_from or config.tokenizer)
   chat = Chat(tokenizer)
   model = (workdir.model_from(config.init_from, config.model) if config.init_from else
            config.model.resolve(tokenizer.size))
   config = dataclasses.replace(config, model=model)
-  held = conversations.prepare(config.data, chat, config.model.context, config.workdir)
+  with mesh_lib.first():
+    held = conversations.prepare(config.data, chat, config.model.context, config.workdir)
   config = training.finetuned(config, held['train'].tokens / config.model.context,
                               batch_size=32, rate=0.1)
   run = training.Run('Supervised finetuning', config, tokenizer)

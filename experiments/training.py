@@ -11,7 +11,7 @@ from experiments import workdir
 from nanollm_jax import InputError, checkpoint, mesh as mesh_lib, metrics, report
 from nanollm_jax.data import pipeline
 from nanollm_jax.eval import bits_per_byte
-from nanollm_jax.model import config as model_lib, transformer
+from nanollm_jax.model import attention, config as model_lib, transformer
 from nanollm_jax.train import loop, optim, state as state_lib, step as step_lib
 
 
@@ -20,7 +20,7 @@ class Run:
 
   config: a stage's resolved config: workdir, init_from, model, optim, fit and mesh.
   apply: the model, (params, tokens, positions, segment_ids) -> Output.
-  log: takes numbers and texts, from `start` on.
+  state: where `fit` begins, and log: takes numbers and texts; both from `start` on.
   beside: first values of parameters that the stage has beside the model's, by their own names.
   tokens: positions of an element of the batch; by default a row of the context.
   """
@@ -45,35 +45,33 @@ class Run:
   def batches(self, source: Any, make: Callable[..., Any] = pipeline.batches,
               **changes: Any) -> Any:
     """Batches of our process's slice of a source, packed if not made in another way."""
-    fit = self.config.fit
+    fit, (index, count) = self.config.fit, mesh_lib.share(self.mesh)
     return make(source, **dict(
-        batch_size=fit.batch_size // jax.process_count(), length=self.config.model.context,
-        seed=fit.seed, process_index=jax.process_index(), process_count=jax.process_count(),
-    ) | changes)
+        batch_size=fit.batch_size // count, length=self.config.model.context, seed=fit.seed,
+        process_index=index, process_count=count) | changes)
 
   def start(self, batches: Any, prepare: Callable[[Any], Any] = lambda params: params) -> None:
     """Makes the state: from our newest checkpoint, else --init_from prepared, else fresh."""
     config = self.config
     with mesh_lib.use(self.mesh):
-      self._state, self._shardings = fresh(config, self.mesh, self._optimizer,
-                                             self._beside)
+      self.state, self._shardings = fresh(config, self.mesh, self._optimizer, self._beside)
       if self.checkpoints.latest() is not None:
-        target = workdir.with_sharding(self._state, self._shardings)
-        self._state, position = self.checkpoints.restore(target)
+        target = workdir.with_sharding(self.state, self._shardings)
+        self.state, position = self.checkpoints.restore(target)
         if position is not None:
           batches.set_state(position)
       elif config.init_from:
         loaded = prepare(_loaded(config, self.mesh))
-        self._state = self._state._replace(params=self._state.params | loaded)
+        self.state = self.state._replace(params=self.state.params | loaded)
     tokens = config.fit.batch_size * self._tokens
     self.log = metrics.Log(
-        config.workdir, from_step=int(self._state.step), steps=config.fit.steps,
+        config.workdir, from_step=int(self.state.step), steps=config.fit.steps,
         tokens_per_step=tokens, flops_per_step=tokens * model_lib.flops_per_token(config.model))
     self._introduce()
 
   def _introduce(self) -> None:
     """Says what is about to happen, with the formulas behind the numbers."""
-    model, fit, step = self.config.model, self.config.fit, int(self._state.step)
+    model, fit, step = self.config.model, self.config.fit, int(self.state.step)
     name, in_the_way = model.exportable_as()
     tokens = fit.steps * fit.batch_size * self._tokens
     say = self.log.say
@@ -83,6 +81,8 @@ class Run:
     say(f'{fit.steps:,} steps x {fit.batch_size} rows x {self._tokens} = {tokens:,} tokens '
         f'({tokens / self.parameters:.1f} a parameter), peak learning rate '
         f'{self.config.optim.learning_rate:g}')
+    with mesh_lib.use(self.mesh):
+      say(attention.announce(model, fit.batch_size // fit.microbatches))
     say(f'mesh {dict(self.mesh.shape)} on {jax.devices()[0].device_kind}'
         + (f'; goes on from step {step}' if step else ''))
 
@@ -107,7 +107,7 @@ class Run:
       for part in (self.checkpoints, batches, self.log):
         last.callback(part.close)
       last.enter_context(mesh_lib.use(self.mesh))
-      return loop.fit(self._state, step, batches, config=config.fit, put=self.put, log=self.log,
+      return loop.fit(self.state, step, batches, config=config.fit, put=self.put, log=self.log,
                       checkpoints=self.checkpoints, hooks=hooks)
 
   def _report(self) -> None:

@@ -16,8 +16,10 @@ from nanollm_jax.text.tokenizer import Tokenizer
 # Flags that a run may change when it goes on in its workdir; all others make it another run.
 MAY_CHANGE = ('workdir', 'init_from', 'tokenizer', 'prompts', 'data.workers', 'fit.steps',
               'fit.log_every', 'fit.eval_', 'fit.sample_every', 'fit.save_every', 'fit.keep',
-              'fit.patience', 'model.remat', 'mesh.', 'sample.')
-FREE = ('context', 'dtype', 'remat')  # of a model: what may differ from the run that it comes from
+              'fit.patience', 'fit.profile_steps', 'model.remat', 'model.attention', 'mesh.',
+              'sample.')
+# Of a model: what may differ from the run that it comes from.
+FREE = ('context', 'dtype', 'remat', 'attention')
 
 
 @dataclasses.dataclass(frozen=True)

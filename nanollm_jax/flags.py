@@ -8,9 +8,11 @@ explains its fields in lines `name: help`, and these lines are the flags' help.
 import dataclasses
 import errno
 import inspect
+import os
 import pathlib
 import re
 import sys
+import traceback
 import typing
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
@@ -23,6 +25,7 @@ from nanollm_jax import InputError
 DEFINE = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer,
           float: absl_flags.DEFINE_float, str: absl_flags.DEFINE_string}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, the largest file allowed
+LOST = 75  # how a program exits when it is sound but another process of its job is gone
 
 
 def leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:
@@ -146,14 +149,32 @@ def run(main: Callable[..., None], config_class: type) -> None:
     try:
       main(read(config), *([list(argv[1:])] if takes_words else []))
     except InputError as error:
-      sys.exit(f'error: {error}')
-    except OSError as error:
-      if error.errno not in FULL:
-        raise
-      where = error.filename or getattr(read(config), 'workdir', 'a file')
-      sys.exit(f'error: {where} could not be written ({error.strerror}): make room and start the '
-               'same command again; what was saved before stays good.')
+      _leave(f'error: {error}')
     except KeyboardInterrupt:
-      sys.exit('stopped.')
+      _leave('stopped.')
+    except Exception as error:
+      if isinstance(error, OSError) and error.errno in FULL:
+        where = error.filename or getattr(read(config), 'workdir', 'a file')
+        _leave(f'error: {where} could not be written ({error.strerror}): make room and start '
+               'the same command again; what was saved before stays good.')
+      if not _one_of_several():
+        raise
+      if type(error).__name__ == 'JaxRuntimeError':  # of XLA; a collective says so at once
+        _leave('error: another process of this job is gone, or a device failed '
+               f'({str(error).splitlines()[0]}): start all of them again; they go on from the '
+               'newest whole checkpoint.', LOST)
+      _leave(traceback.format_exc())
 
   app.run(start)
+
+
+def _leave(sentence: str, code: int = 1) -> None:
+  """Ends the program; one of several processes ends at once, since the others wait for it."""
+  if not _one_of_several():
+    sys.exit(sentence)
+  print(sentence, file=sys.stderr, flush=True)
+  os._exit(code)
+
+
+def _one_of_several() -> bool:
+  return 'jax' in sys.modules and sys.modules['jax'].distributed.is_initialized()

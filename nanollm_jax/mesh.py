@@ -1,14 +1,16 @@
-"""The device mesh: one table of logical axes, shardings born from it, jit with shardings."""
+"""The device mesh: processes that join, logical axes, shardings born from them."""
 
 import contextlib
 import dataclasses
 import functools
+import os
 from typing import Any, Callable, Iterator
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import multihost
 
 from nanollm_jax import InputError
 
@@ -41,6 +43,53 @@ class MeshConfig:
     if self.data < 0 or self.fsdp < 1 or self.tensor < 1:
       raise InputError(f'--mesh.data={self.data} --mesh.fsdp={self.fsdp} --mesh.tensor='
                        f'{self.tensor}: axes are positive (data may be 0: all that is left).')
+
+
+def connect() -> None:
+  """Joins the other processes of this job, where its launcher says that there are some.
+
+  JAX_NUM_PROCESSES=auto leaves all to JAX, which knows Slurm, TPU VMs and Kubernetes; a number
+  needs JAX_COORDINATOR_ADDRESS=host:port and JAX_PROCESS_ID beside it. A process that is gone is
+  noticed at the next collective, or after JAX_HEARTBEAT_SECONDS (60).
+
+  Raises InputError where the variables cannot be used or the others do not come.
+  """
+  count = os.environ.get('JAX_NUM_PROCESSES', '1')
+  if count == '1' or jax.distributed.is_initialized():
+    return
+  try:
+    where = {} if count == 'auto' else dict(
+        coordinator_address=os.environ['JAX_COORDINATOR_ADDRESS'], num_processes=int(count),
+        process_id=int(os.environ['JAX_PROCESS_ID']))
+    jax.config.update('jax_enable_preemption_service', False)  # it would swallow SIGTERM
+    jax.distributed.initialize(
+        **where, heartbeat_timeout_seconds=int(os.environ.get('JAX_HEARTBEAT_SECONDS', 60)))
+  except (KeyError, ValueError, RuntimeError) as error:
+    raise InputError(
+        f'JAX_NUM_PROCESSES={count}: this process could not join the others ({error}): set it to '
+        'auto on Slurm, TPU VMs and Kubernetes, or set JAX_COORDINATOR_ADDRESS=host:port and '
+        'JAX_PROCESS_ID too, and start every process.') from error
+
+
+@contextlib.contextmanager
+def first() -> Iterator[None]:
+  """The first process goes through the block before the others: it makes files that all read."""
+  meet = multihost.get_barrier_sync_fn()  # unlike a collective, it waits as long as it must
+  if jax.process_index():
+    meet(key='first', timeout_ms=24 * 3_600_000)
+  yield
+  if not jax.process_index():
+    meet(key='first', timeout_ms=24 * 3_600_000)
+
+
+def share(mesh: Mesh) -> tuple[int, int]:
+  """Which of how many slices of a global batch this process's devices hold: (index, count)."""
+  held: dict[int, set[int]] = {}
+  size = mesh.shape['data'] * mesh.shape['fsdp']
+  for device, (rows,) in sharding(mesh, 'batch').devices_indices_map((size,)).items():
+    held.setdefault(device.process_index, set()).add(rows.start or 0)
+  slices = sorted({tuple(sorted(rows)) for rows in held.values()})
+  return slices.index(tuple(sorted(held[jax.process_index()]))), len(slices)
 
 
 def make(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:

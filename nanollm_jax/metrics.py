@@ -1,5 +1,6 @@
 """What a run writes and shows while it goes: numbers, texts, speed, a progress line."""
 
+import collections
 import contextlib
 import importlib.metadata
 import json
@@ -55,16 +56,30 @@ def environment() -> dict[str, Any]:
 
 
 def journal(path: pathlib.Path, from_step: int) -> TextIO:
-  """Opens a JSONL file of rows with a `step`, cut back to the step that a run goes on from.
+  """Opens a JSONL file of rows with a `step`, cut back to the step that a run goes on from (0:
+  empty, as what is measured before the first step is measured again).
 
   So a killed and resumed run leaves the rows that an uninterrupted one would have left. Every
   line that is written is flushed.
   """
   aside = path.with_suffix('.part')
   aside.write_text(''.join(
-      json.dumps(row) + '\n' for row in read_rows(path) if row['step'] <= from_step))
+      json.dumps(row) + '\n' for row in read_rows(path) if row['step'] <= from_step > 0))
   aside.replace(path)
   return path.open('a', buffering=1)
+
+
+def _history(workdir: pathlib.Path, from_step: int) -> tuple[float, int, float]:
+  """Notes this start in starts.jsonl; returns when the first was, how many there were, and how
+  many seconds went into the steps that are still there."""
+  with (workdir / 'starts.jsonl').open('a') as file:
+    file.write(json.dumps(dict(step=from_step, time=time.time())) + '\n')
+  starts, useful, before = read_rows(workdir / 'starts.jsonl'), 0.0, 0
+  for row in read_rows(workdir / 'metrics.jsonl'):
+    if 'step_seconds' in row:
+      useful += row['step_seconds'] * (row['step'] - before)
+      before = row['step']
+  return starts[0]['time'], len(starts), useful
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -90,8 +105,8 @@ def show(value: Any) -> str:
 class Log:
   """A run's voice: metrics.jsonl, samples.jsonl, TensorBoard files, and the terminal.
 
-  Only the first process writes. Rates are over the time since the last row, less the time
-  spent under `aside` (evaluation, samples, checkpoints).
+  Only the first process writes. Rates are over the time since the last row, less what was spent
+  on other things than steps: see `spending`.
   """
 
   def __init__(self, workdir: str | pathlib.Path, *, from_step: int, steps: int,
@@ -99,13 +114,16 @@ class Log:
     self.steps, self.tokens_per_step, self.flops_per_step = steps, tokens_per_step, flops_per_step
     self._writes = jax.process_index() == 0
     self._last = (from_step, time.perf_counter())
-    self._aside = 0.0
+    self._spent: collections.Counter[str] = collections.Counter()
+    self.workdir = workdir = pathlib.Path(workdir)
+    self._began, self._starts, self._useful = time.time(), 1, 0.0
     if not self._writes:
       return
-    workdir, self._open = pathlib.Path(workdir), contextlib.ExitStack()
+    self._open = contextlib.ExitStack()
     self._metrics, self._samples = (
         self._open.enter_context(journal(workdir / f'{name}.jsonl', from_step))
         for name in ('metrics', 'samples'))
+    self._began, self._starts, self._useful = _history(workdir, from_step)
     (workdir / 'tensorboard').mkdir(exist_ok=True)
     # Not a SummaryWriter: its thread dies of a full disk, and then its queue blocks the run.
     self._board = EventsWriter(str(workdir / 'tensorboard' / 'events'))
@@ -122,22 +140,42 @@ class Log:
     self._open.enter_context(self._progress)
 
   @contextlib.contextmanager
-  def aside(self) -> Iterator[None]:
-    """A context whose time does not count as training time."""
+  def spending(self, what: str) -> Iterator[None]:
+    """A context whose time stands in the next row as `what`_seconds.
+
+    It is not time of the steps either, but for 'data': waiting for a batch slows a step.
+    """
     since = time.perf_counter()
     yield
-    self._aside += time.perf_counter() - since
+    self._spent[what] += time.perf_counter() - since
 
   def speed(self, step: int) -> dict[str, float]:
-    """tokens/s (positions of the batch, padding among them), step time in s, MFU if known."""
+    """tokens/s (positions of the batch, padding among them), MFU if known, and where time went.
+
+    step_seconds and, part of it, data_seconds are of one step; compile_seconds, eval_seconds and
+    checkpoint_seconds are all that was spent since the last row, wall_seconds since the first
+    start of the run, whoever killed it in between.
+    """
     now = time.perf_counter()
     then, since = self._last
-    seconds = max(now - since - self._aside, 1e-9) / max(1, step - then)
-    self._last, self._aside = (step, now), 0.0
-    speed = dict(tokens_per_second=self.tokens_per_step / seconds, step_seconds=seconds)
+    steps, data = max(1, step - then), self._spent.pop('data', 0.0)
+    seconds = max(now - since - self._spent.total(), 1e-9) / steps
+    speed = dict(tokens_per_second=self.tokens_per_step / seconds, step_seconds=seconds,
+                 data_seconds=data / steps)
+    speed |= {f'{what}_seconds': spent for what, spent in self._spent.items()}
+    speed['wall_seconds'] = time.time() - self._began
+    self._useful += seconds * steps
+    self._last = (step, now)
+    self._spent.clear()
     if peak := peak_flops():
       speed['mfu'] = self.flops_per_step / seconds / peak / jax.device_count()
     return speed
+
+  def goodput(self) -> str:
+    """Which share of the time since the first start went into steps that were not lost."""
+    wall = time.time() - self._began
+    return (f'goodput {self._useful / wall:.0%}: {self._useful:.1f} of {wall:.1f} s went into '
+            f'steps that count, in {self._starts} start{"s" * (self._starts > 1)}')
 
   def numbers(self, step: int, values: dict[str, float]) -> None:
     """Writes one row of numbers everywhere."""

@@ -1,5 +1,6 @@
 """What a run writes while it goes: rows, samples and TensorBoard's events, also on a full disk."""
 
+import json
 import struct
 import sys
 
@@ -58,16 +59,31 @@ def test_a_run_that_goes_on_cuts_its_rows_back(tmp_path):
       (1, 1.), (2, 2.), (3, 3.), (4, 9.)]
 
 
-def test_the_rate_leaves_out_what_was_done_aside(tmp_path, monkeypatch):
+def test_where_time_goes_and_what_counts_over_restarts(tmp_path, monkeypatch):
+  now = 1000.
+  for clock in ('perf_counter', 'time'):
+    monkeypatch.setattr(metrics.time, clock, lambda: now)
   log = log_in(tmp_path)
-  now = log._last[1]
-  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now)
-  with log.aside():
+  with log.spending('eval'):
     now += 100
-  now += 2
-  assert log.speed(4) == {'tokens_per_second': pytest.approx(16), 'step_seconds': .5}
+  with log.spending('data'):
+    now += 1
   now += 1
-  assert log.speed(5)['step_seconds'] == pytest.approx(1)
+  speed = log.speed(4)
+  assert speed == {'tokens_per_second': 16, 'step_seconds': .5, 'data_seconds': .25,
+                   'eval_seconds': 100, 'wall_seconds': 102}
+  log.numbers(4, speed)
+  now += 1
+  assert log.speed(5) == {'tokens_per_second': 8, 'step_seconds': 1, 'data_seconds': 0,
+                          'wall_seconds': 103}
+  log.numbers(5, {'step_seconds': 1.})
+  assert log.goodput() == 'goodput 3%: 3.0 of 103.0 s went into steps that count, in 1 start'
+  log.close()
+  now += 97  # killed, and started again from step 4: step 5 does not count
+  log = log_in(tmp_path, from_step=4)
+  now += 8
+  assert log.speed(6)['step_seconds'] == 4 and log.speed(6)['wall_seconds'] == 208
+  assert log.goodput() == 'goodput 5%: 10.0 of 208.0 s went into steps that count, in 2 starts'
   log.close()
 
 
@@ -102,3 +118,11 @@ def test_a_full_disk_ends_the_run(tmp_path):
   assert done.stderr == (f'error: {tmp_path} could not be written (No space left on device): make '
                          'room and start the same command again; what was saved before stays '
                          'good.\n')
+
+
+@pytest.mark.parametrize('step, kept', [(0, []), (2, [0, 2])])
+def test_a_run_that_was_killed_before_its_first_checkpoint_leaves_nothing(tmp_path, step, kept):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(''.join(json.dumps({'step': at}) + '\n' for at in (0, 2, 3)))
+  metrics.journal(path, step).close()
+  assert [row['step'] for row in metrics.read_rows(path)] == kept

@@ -42,14 +42,14 @@ class _Batches:
   Grain's own packing costs 0.2 ms a piece, which starves a fast model of short documents.
   """
 
-  def __init__(self, shards: Shards, batch_size: int, length: int, seed: int, ours: slice,
-               epochs: int | None, shuffle: bool):
+  def __init__(self, shards: Shards, batch_size: int, length: int, seed: int,
+               process: tuple[int, int], epochs: int | None, shuffle: bool):
     self._shards, self._batch_size, self._length = shards, batch_size, length
-    self._seed, self._ours, self._shuffle = seed, ours, shuffle
+    self._seed, self._process, self._shuffle = seed, process, shuffle
     self._ends = np.cumsum(-(-shards.lengths // length))  # pieces up to and with each document
-    self._count = len(range(self._ends[-1])[ours])  # our pieces in an epoch
+    self._count = int(self._ends[-1])  # pieces in an epoch
     self._stop = None if epochs is None else epochs * self._count
-    self._window_size = -(-_WINDOW * length * int(self._ends[-1]) // shards.tokens)
+    self._window_size = -(-_WINDOW * length * self._count // shards.tokens)
     self._epoch, self._order = -1, np.zeros(0, np.int64)
     self.set_state({'window': 0, 'row': 0})
 
@@ -63,14 +63,17 @@ class _Batches:
   def __next__(self) -> dict[str, np.ndarray]:
     names = ['tokens', 'segment_ids', 'positions', *['loss_mask'] * hasattr(self._shards, 'mask')]
     batch = {name: np.zeros((self._batch_size, self._length), np.int32) for name in names}
-    for number in range(self._batch_size):
+    ours, count = self._process
+    for number in range(count * self._batch_size):  # of the global batch, which all walk through
       if self._row == len(self._packed):
         self.set_state({'window': self._window + 1, 'row': 0})
       if not self._packed:
         if not number:
           raise StopIteration
         break
-      self._fill({name: rows[number] for name, rows in batch.items()}, self._packed[self._row])
+      process, place = divmod(number, self._batch_size)
+      if process == ours:
+        self._fill({name: rows[place] for name, rows in batch.items()}, self._packed[self._row])
       self._row += 1
     return batch
 
@@ -89,13 +92,13 @@ class _Batches:
     return [[found[k] for k in row] for row in rows]
 
   def _piece(self, index: int) -> int:
-    """Our piece at a place in the endless sequence of epochs, each of which has its own order."""
+    """The piece at a place in the endless sequence of epochs, each of which has its own order."""
     epoch, place = divmod(index, self._count)
     if epoch != self._epoch:
       order = np.arange(self._ends[-1])
       if self._shuffle:
         np.random.default_rng([self._seed, 0, epoch]).shuffle(order)
-      self._epoch, self._order = epoch, order[self._ours]
+      self._epoch, self._order = epoch, order
     return self._order[place]
 
   def _fill(self, row: dict[str, np.ndarray], pieces: list[tuple[int, int, int]]) -> None:
@@ -135,14 +138,16 @@ def batches(shards: Shards, *, batch_size: int, length: int, seed: int = 0,
 
   Documents are never mixed: a row holds whole pieces, told apart by `segment_ids`. Every token
   of every document comes exactly once an epoch. A last partial batch gets empty rows. Without
-  shuffling, the order is that of the documents up to packing.
+  shuffling, the order is that of the documents up to packing. Processes take slices of the same
+  global batches, so these, their number and the state do not depend on how many processes there
+  are.
 
   Args:
     shards: the documents; conversations also have `mask(index)`, the tokens that are learned.
     batch_size: B, the rows of this process.
     length: T, the tokens of a row; longer documents are cut into pieces of it.
     seed: decides the order.
-    process_index: which of process_count disjoint slices of the documents is ours.
+    process_index: which of process_count slices of each global batch is ours.
     process_count: the slices.
     epochs: passes over the documents; None goes on for ever.
     shuffle: whether to shuffle documents and rows.
@@ -153,12 +158,10 @@ def batches(shards: Shards, *, batch_size: int, length: int, seed: int = 0,
     'tokens' (0 in padding), 'segment_ids' (1, 2, ... in a row; 0 is padding), 'positions' (from 0
     in each piece) and, of conversations, 'loss_mask'.
 
-  Raises InputError where a process would get no document.
+  Raises InputError where there is no document.
   """
-  count = int(np.sum(-(-shards.lengths // length)))
-  if count < process_count:
-    raise InputError(f'the documents give {count} pieces of {length} tokens for {process_count} '
-                     'processes: give more documents.')
-  ours = slice(process_index, None, process_count)
+  if not len(shards):
+    raise InputError('there is no document to make batches of: give some.')
   return grain.experimental.ThreadPrefetchDatasetIterator(
-      _Batches(shards, batch_size, length, seed, ours, epochs, shuffle), 2)
+      _Batches(shards, batch_size, length, seed, (process_index, process_count), epochs, shuffle),
+      2)

@@ -1,14 +1,23 @@
 """Attention: within packed rows, for training, and to a cache."""
 
+import concurrent.futures
+import functools
+import warnings
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+from nanollm_jax import InputError
+from nanollm_jax.model import kernels
 
 QUERY_BLOCK = 64  # queries at a time on the training path; a block never sees keys after its end
 MOST_BLOCKS = 8  # longer sequences use longer blocks, so that the program stays small
 
 
 def attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *,
-              segment_ids_BT: jax.Array | None = None, causal: bool = True) -> jax.Array:
+              segment_ids_BT: jax.Array | None = None, causal: bool = True,
+              backend: str = 'xla') -> jax.Array:
   """Softmax attention (Vaswani et al. 2017, eq. 1), grouped (Ainslie et al. 2023), within rows.
 
   Args:
@@ -17,10 +26,21 @@ def attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *,
     v_BSKH: values.
     segment_ids_BT: int32 document of each position; a query sees its own document only.
     causal: False lets every query see its whole row (masked-token training).
+    backend: xla, which is the reference, or auto or one of `kernels.KERNELS`: where that cannot
+      take the call, the reference runs. Kernels take a document's positions to lie together.
 
   Returns:
     float array [B, T, N, H] in the dtype of q; the softmax is taken in float32.
   """
+  if backend != 'xla' and causal:
+    B, T, N, H = q_BTNH.shape
+    name, why = choose(backend, kernels.Call(
+        B, T, N, k_BSKH.shape[2], H, str(q_BTNH.dtype), segment_ids_BT is not None))
+    if name != 'xla':
+      kernel = kernels.per_device(kernels.KERNELS[name])
+      return kernel(q_BTNH, k_BSKH, v_BSKH, segment_ids_BT)
+    if backend != 'auto':
+      warnings.warn(f'attention: the reference runs in place of {why}', stacklevel=2)
   T, S = q_BTNH.shape[1], k_BSKH.shape[1]
   if not causal:
     return _attend(q_BTNH, k_BSKH, v_BSKH, _same_document(segment_ids_BT, 0, T, S))
@@ -33,6 +53,74 @@ def attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *,
     mask_BTS = mask_BTS if same_BTS is None else mask_BTS & same_BTS
     outputs.append(_attend(q_BTNH[:, start:end], k_BSKH[:, :end], v_BSKH[:, :end], mask_BTS))
   return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
+
+
+def announce(config: Any, rows: int) -> str:
+  """What runs attention over `rows` packed rows of a resolved ModelConfig on the current mesh.
+
+  Raises InputError where that is not what --model.attention asks for.
+  """
+  name, why = choose(config.attention, kernels.Call(
+      rows, config.context, config.heads, config.key_heads, config.head_size, config.dtype, True))
+  if config.attention not in ('auto', name):
+    raise InputError(f'--model.attention={config.attention} cannot run here ({why}): leave it at '
+                     'auto, or give xla, which runs everywhere.')
+  return f'attention by {name} ({why})'
+
+
+def choose(wanted: str, call: kernels.Call) -> tuple[str, str]:
+  """The backend that runs, and why: `wanted`, or what auto finds; xla where nothing else can.
+
+  What auto finds must first agree with the reference on this device, in values and gradients of
+  packed rows; a kernel that does not is left out with a warning.
+  """
+  if wanted == 'xla':
+    return 'xla', 'as asked'
+  platform, kind = kernels.device()
+  names = kernels.BY_PLATFORM.get(platform, ()) if wanted == 'auto' else (wanted,)
+  reasons = []
+  for name in names:
+    reason = kernels.why_not(name, call)
+    if not reason and wanted == 'auto' and platform == jax.default_backend():
+      if reason := unsound(name, call.head_size, call.dtype):
+        warnings.warn(f'attention: {name} is not used on {kind}: {reason}', stacklevel=2)
+    if not reason:
+      return name, 'as asked' if wanted == name else f'best for {kind}'
+    reasons.append(f'{name}: {reason}')
+  return 'xla', '; '.join(reasons) or f'the reference, for {kind}'
+
+
+@functools.cache
+def unsound(name: str, head_size: int, dtype: str) -> str:
+  """What is wrong with a kernel on this device; '' where it agrees with the reference.
+
+  Runs in a thread of its own, because it may be asked for while a program is traced.
+  """
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    return pool.submit(_compare, kernels.KERNELS[name], head_size, dtype).result()
+
+
+def _compare(kernel: kernels.Kernel, head_size: int, dtype: str) -> str:
+  T, N, K = 256, 4, 2
+  keys = jax.random.split(jax.random.key(0), 4)
+  q, k, v, weight = (jax.random.normal(key, (2, T, heads, head_size), dtype)
+                     for key, heads in zip(keys, (N, K, K, N)))
+  segment_ids = jnp.stack([jnp.repeat(jnp.arange(1, 5), T // 4), jnp.searchsorted(
+      jnp.array([37, 40, 201]), jnp.arange(T), side='right')]).astype(jnp.int32)
+  def run(attend):
+    def total(q, k, v):
+      out = attend(q, k, v)
+      return jnp.sum((out * weight).astype(jnp.float32)), out
+    return jax.tree.leaves(jax.jit(jax.grad(total, (0, 1, 2), has_aux=True))(q, k, v))
+  try:
+    found = run(lambda *qkv: kernel(*qkv, segment_ids))
+  except Exception as error:  # of any kind: the private function, cuDNN, the compiler
+    return f'{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}'
+  expected = run(lambda *qkv: attention(*qkv, segment_ids_BT=segment_ids))
+  tolerance = 1e-3 if dtype == 'float32' else 5e-2
+  error = jnp.max(jnp.stack([
+      jnp.max(jnp.abs(a - b) / (1 + jnp.abs(b))) for a, b in zip(found, expected)]))
+  return '' if error <= tolerance else f'it differs from the reference by {error:.2g}'
 
 
 def attention_to_cache(q_BTNH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array,

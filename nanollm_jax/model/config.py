@@ -44,6 +44,8 @@ class ModelConfig:
   scan: one lax.scan over stacked layers instead of unrolled layers (compiles faster from
     about 12 layers up; unrolled is 1.1 to 2 times faster on CPU).
   remat: what to recompute in the backward pass: none, dots (keep matrix products) or full.
+  attention: what runs attention in training: auto (by platform), xla (the reference), cudnn,
+    cudnn_packed (Hopper and newer) or splash (TPU).
   """
 
   family: Literal['qwen3', 'llama', 'gpt2'] = 'qwen3'
@@ -66,6 +68,7 @@ class ModelConfig:
   dtype: Literal['float32', 'bfloat16'] = 'float32'
   scan: bool = False
   remat: Literal['none', 'dots', 'full'] = 'none'
+  attention: Literal['auto', 'xla', 'cudnn', 'cudnn_packed', 'splash'] = 'auto'
 
   def __post_init__(self):
     for name in ('depth', 'width', 'heads', 'key_heads', 'head_size', 'mlp', 'vocabulary',

@@ -90,7 +90,8 @@ class Attention(nn.Module):
     if angles is not None:
       q_BTNH, k_BTKH = rotate(q_BTNH, *angles), rotate(k_BTKH, *angles)
     if cache is None:
-      out_BTNH = attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, causal=causal)
+      out_BTNH = attention(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT=segment_ids_BT, causal=causal,
+                           backend=config.attention)
     else:
       cache = cache_lib.write(cache, k_BTKH, v_BTKH, positions_BT)
       out_BTNH = attention_to_cache(q_BTNH, cache.k_BKSH, cache.v_BKSH, positions_BT)

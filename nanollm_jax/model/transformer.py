@@ -1,5 +1,6 @@
 """The Transformer: tokens to hidden states and the output head, with or without a cache."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -110,14 +111,17 @@ def stack(params: Params) -> Params:
 @functools.partial(jax.jit, static_argnums=0)
 def init(config: ModelConfig, key: jax.Array) -> Params:
   """Fresh float32 parameters of a resolved config (unsharded; see mesh.born for sharded)."""
-  return nn.unbox(Transformer(config).init(key, jnp.zeros((1, 2), jnp.int32))['params'])
+  return nn.unbox(_plain(config).init(key, jnp.zeros((1, 2), jnp.int32))['params'])
 
 
 def logical_axes(config: ModelConfig) -> Params:
   """The parameters' logical axis names: a tree of the same shape with PartitionSpec leaves."""
-  abstract = jax.eval_shape(Transformer(config).init, jax.random.key(0),
-                            jnp.zeros((1, 2), jnp.int32))
+  abstract = jax.eval_shape(_plain(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
   return nn.get_partition_spec(abstract)['params']
+
+
+def _plain(config: ModelConfig) -> Transformer:  # two positions are no call for a kernel
+  return Transformer(dataclasses.replace(config, attention='xla'))
 
 
 def count(config: ModelConfig) -> int:

@@ -6,10 +6,13 @@ import sys
 from typing import Any, Callable, Iterable, NamedTuple, Protocol
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from nanollm_jax import InputError
 from nanollm_jax.checkpoint import Checkpoints
 from nanollm_jax.metrics import Log
+from nanollm_jax.train import watch
 from nanollm_jax.train.state import State
 
 
@@ -28,6 +31,7 @@ class FitConfig:
   save_every: steps between checkpoints; 0 means only at the end.
   keep: checkpoints that are kept.
   patience: updates in a row that may be not finite before the run stops.
+  profile_steps: steps that are traced, after two others, into profile/ of the workdir.
   seed: of parameters, data order and every random choice.
   """
 
@@ -41,6 +45,7 @@ class FitConfig:
   save_every: int = 500
   keep: int = 2
   patience: int = 10
+  profile_steps: int = 0
   seed: int = 0
 
   def __post_init__(self):
@@ -76,7 +81,7 @@ def fit(state: State, step: Callable[..., tuple[State, dict[str, jax.Array]]], b
   """Trains from `state.step` to `config.steps`.
 
   Numbers of a step are read while the next one runs. SIGTERM and Ctrl-C save and stop; the same
-  command goes on from there.
+  command goes on from there. Several processes agree on that every `log_every` steps.
 
   Args:
     state: where to begin; donated.
@@ -94,17 +99,20 @@ def fit(state: State, step: Callable[..., tuple[State, dict[str, jax.Array]]], b
   """
   done, saved, waiting = int(state.step), -1, None
   draw = getattr(batches, 'draw', lambda _: next(batches))
+  step = watch.Watched(step, log, config.profile_steps)
 
   def save():
     nonlocal saved
     if checkpoints is not None and saved != done:
-      with log.aside():
+      with log.spending('checkpoint'):
         checkpoints.save(done, state, batches.get_state())
       saved = done
 
   with _Signals() as signals:
     while done < config.steps:
-      state, metrics = step(state, put(draw(state)))
+      with log.spending('data'):
+        batch = put(draw(state))
+      state, metrics = step(state, batch)
       _report(waiting, config, log)
       done += 1
       waiting = (done, metrics)
@@ -113,21 +121,24 @@ def fit(state: State, step: Callable[..., tuple[State, dict[str, jax.Array]]], b
         waiting = None
       for hook in hooks:
         if hook.every and (done % hook.every == 0 or done == config.steps):
-          with log.aside():
+          with log.spending('eval'):
             numbers = hook.call(done, state)
           if numbers:
             log.numbers(done, numbers)
       if config.save_every and done % config.save_every == 0:
         save()
-      if signals.received:
+      if stopped := signals.agreed(done % config.log_every == 0):
+        step.close()
         save()
         checkpoints and checkpoints.wait()
-        log.say(f'stopped by {signals.received.name} at step {done}'
+        log.say(f'stopped by {stopped.name} at step {done}'
                 + (', saved: the same command goes on from here.' if checkpoints else '.'))
-        sys.exit(128 + signals.received)
+        sys.exit(128 + stopped)
     _report(waiting, config, log)
+    step.close()
     save()
     checkpoints and checkpoints.wait()
+    log.say(log.goodput())
   return state
 
 
@@ -161,6 +172,15 @@ class _Signals:
       except ValueError:  # not the main thread (a test, a notebook server): signals stay as they are
         pass
     return self
+
+  def agreed(self, now: bool) -> signal.Signals | None:
+    """The signal to stop for: ours at once; one of several processes asks all, `now`."""
+    if jax.process_count() == 1:
+      return self.received
+    if not now:
+      return None
+    asked = multihost_utils.process_allgather(np.array(self.received or 0)).max()
+    return signal.Signals(int(asked)) if asked else None
 
   def _catch(self, number, _frame):
     self.received = signal.Signals(number)

@@ -100,10 +100,16 @@ def test_best_fit_by_hand():
 
 @pytest.mark.parametrize('count', [2, 3])
 def test_process_slices_are_disjoint_and_cover_all(documents, count):
-  parts = [_pieces(_all(documents, epochs=1, process_index=k, process_count=count))
-           for k in range(count)]
-  assert sorted(sum(parts, [])) == sorted(_expected())
-  assert max(map(len, parts)) - min(map(len, parts)) <= 1
+  parts = [_all(documents, epochs=1, process_index=k, process_count=count) for k in range(count)]
+  assert sorted(sum(map(_pieces, parts), [])) == sorted(_expected())
+  assert len({len(part) for part in parts}) == 1  # no process waits for a batch of another
+  whole = pipeline.batches(documents, batch_size=count * B, length=T, epochs=1)
+  _assert_equal(list(whole), [{name: np.concatenate([part[name] for part in together])
+                               for name in together[0]} for together in zip(*parts)])
+  states = [pipeline.batches(documents, batch_size=B, length=T, process_index=k, process_count=2)
+            for k in range(2)]
+  assert [next(one)['tokens'].shape for one in states] == [(B, T)] * 2
+  assert states[0].get_state() == states[1].get_state() == {'window': 0, 'row': 2 * B}
 
 
 def test_last_partial_batch_gets_empty_rows(documents):
@@ -151,9 +157,9 @@ def test_resume_near_the_end_of_the_last_epoch(documents):
   iterator.close()
 
 
-def test_too_few_documents_for_the_processes_and_bad_config_are_refused(documents):
-  with pytest.raises(InputError, match='for 9999 processes: give more documents'):
-    pipeline.batches(documents, batch_size=B, length=T, process_count=9999)
+def test_no_document_and_bad_config_are_refused():
+  with pytest.raises(InputError, match='there is no document'):
+    pipeline.batches([], batch_size=B, length=T)
   with pytest.raises(InputError, match='--data.validation_fraction=1.0'):
     pipeline.DataConfig(validation_fraction=1.0)
   with pytest.raises(InputError, match='--data.workers=0'):

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Runs an experiment until it ends: what is killed starts again and goes on from its checkpoint.
+#   bash launch/supervise.sh experiments.pretrain --flagfile=experiments/configs/pretrain/laptop.flags
+#   PROCESSES=2 bash launch/supervise.sh ...     that many processes of one job on this machine
+#   START='srun ...' bash launch/supervise.sh    how a process is started (see slurm.sh)
+# Ends with the experiment, at an error that it says itself (exit code 1), when it is itself told
+# to stop, or when 5 starts in a row live less than a minute. Needs bash 5.1.
+set -uo pipefail
+source "$(dirname "$0")/environment.sh"
+install "$(extras)" || exit 1
+count=${PROCESSES:-1} stopping= short=0 children=()
+trap 'stopping=1; kill -TERM "${children[@]}" 2>/dev/null' TERM INT
+
+live() {  # all processes, until the last has gone; returns how the first one that failed ended
+  local index one code=0 ended failed=0 killer=
+  local address=127.0.0.1:$((20000 + RANDOM % 20000))
+  children=()
+  for ((index = 0; index < count; index++)); do
+    if ((count > 1)); then
+      export JAX_NUM_PROCESSES=$count JAX_COORDINATOR_ADDRESS=$address JAX_PROCESS_ID=$index
+    fi
+    ${START:-} "$venv/bin/python" -m "$@" &
+    children+=($!)
+  done
+  while ((${#children[@]})); do
+    wait -n -p ended "${children[@]}"; code=$?
+    [ -n "${ended:-}" ] || continue  # a signal came
+    for index in "${!children[@]}"; do
+      [ "${children[index]}" = "$ended" ] && unset "children[index]"
+    done
+    if ((code)) && [ -z "$killer" ]; then  # the others see it themselves, or are ended
+      failed=$code
+      (trap - TERM INT; sleep "${GRACE:-20}"; kill -KILL "${children[@]}") > /dev/null 2>&1 &
+      killer=$!
+    fi
+  done
+  [ -n "$killer" ] && { kill "$killer"; wait "$killer"; } 2>/dev/null
+  return "$failed"
+}
+
+while :; do
+  began=$SECONDS
+  live "$@"; code=$?
+  if ((code < 2)) || [ -n "$stopping" ]; then exit "$code"; fi
+  if ((SECONDS - began < 60)); then ((++short)); else short=0; fi
+  if ((short == 5)); then
+    echo "supervise: ended with code $code; 5 lives in a row were shorter than a minute." >&2
+    exit "$code"
+  fi
+  echo "supervise: ended with code $code after $((SECONDS - began)) s: it starts again" >&2
+  sleep "$short"
+done

@@ -1,0 +1,114 @@
+"""Several processes of one job: the same losses as one, and what a lost one means."""
+
+import dataclasses
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments import pretrain
+from nanollm_jax import InputError, flags, mesh
+from nanollm_jax.mesh import MeshConfig
+from tests import processes
+
+
+def together(config, count, **mesh) -> list[str]:
+  """Runs a stage in so many processes to its end; returns what each has said."""
+  address = f'127.0.0.1:{random.randint(20000, 40000)}'
+  command = processes.command(dataclasses.replace(config, mesh=MeshConfig(**mesh)))
+  jobs = [subprocess.Popen(
+      command, cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      env=os.environ | {'JAX_NUM_PROCESSES': str(count), 'JAX_COORDINATOR_ADDRESS': address,
+                        'JAX_PROCESS_ID': str(index)}) for index in range(count)]
+  said = [job.communicate(timeout=240) for job in jobs]
+  assert [job.returncode for job in jobs] == [0] * count, said
+  return [out for out, _ in said]
+
+
+def lengthened(tiny, name, steps, **fit):
+  config = tiny(name, **dict(steps=steps, eval_batches=0, sample_every=0) | fit)
+  return dataclasses.replace(config, optim=dataclasses.replace(
+      config.optim, schedule='constant', warmup=0.0))
+
+
+def same_numbers(one, other):
+  for name in ('loss', 'validation/loss', 'validation/bits_per_byte'):
+    a, b = (np.array(processes.numbers(config.workdir, name)) for config in (one, other))
+    np.testing.assert_allclose(a, b, rtol=1e-4)
+    assert len(a) == (12 if name == 'loss' else 2)
+
+
+def test_two_processes_then_one_give_the_losses_of_one(tiny):
+  """Whole validation sets too, with unequal rows for each process, and data that goes on."""
+  pretrain.main(lengthened(tiny, 'whole', 12))
+  first, second = together(lengthened(tiny, 'parted', 6), 2)
+  assert "'data': 2" in first and 'step 6/6' in first and 'step' not in second
+  pretrain.main(lengthened(tiny, 'parted', 12))
+  same_numbers(lengthened(tiny, 'whole', 12), lengthened(tiny, 'parted', 12))
+
+
+@pytest.mark.parametrize('variables', [
+    {'JAX_NUM_PROCESSES': '2'}, {'JAX_NUM_PROCESSES': 'auto'},
+    {'JAX_NUM_PROCESSES': 'two', 'JAX_COORDINATOR_ADDRESS': 'here:1', 'JAX_PROCESS_ID': '0'}])
+def test_variables_that_cannot_be_used_are_one_sentence(variables, monkeypatch):
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(InputError, match='could not join the others .* set it to auto on Slurm'):
+    mesh.connect()
+
+
+@pytest.mark.slow
+def test_one_process_then_four_with_sharded_parameters(tiny):
+  pretrain.main(lengthened(tiny, 'whole', 12))
+  pretrain.main(lengthened(tiny, 'parted', 6))
+  together(lengthened(tiny, 'parted', 12), 4, data=2, fsdp=2)
+  same_numbers(lengthened(tiny, 'whole', 12), lengthened(tiny, 'parted', 12))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_noticed_and_the_job_goes_on(tiny, tmp_path):
+  """supervise.sh starts both again; the numbers are those of a run that nobody killed."""
+  config = lengthened(tiny, 'killed', 300, save_every=100, eval_every=0)
+  path = pathlib.Path(config.workdir).with_suffix('.flags')
+  path.write_text(flags.to_text(config))
+  job = subprocess.Popen(
+      ['bash', 'launch/supervise.sh', 'experiments.pretrain', f'--flagfile={path}',
+       '--jax_platforms=cpu'], cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      text=True, env=os.environ | {'PROCESSES': '2', 'VENV': str(sham_venv(tmp_path))})
+  until = time.time() + 200
+  while len(processes.numbers(config.workdir, 'loss')) < 150:  # one save is whole, none goes on
+    assert time.time() < until and job.poll() is None
+    time.sleep(0.01)
+  worker = max(pid for pid in children(job.pid))
+  os.kill(worker, signal.SIGKILL)
+  killed = time.time()
+  while pathlib.Path(f'/proc/{worker}').exists() or len(children(job.pid)) > 1:
+    assert time.time() < killed + 30, 'the other process did not notice in 30 s'
+    time.sleep(0.01)
+  out, said = job.communicate(timeout=240)
+  assert job.returncode == 0, said
+  assert 'another process of this job is gone' in said and 'ended with code 137' in said
+  assert 'goes on from step' in out and 'in 2 starts' in out
+  losses = processes.numbers(config.workdir, 'loss')
+  assert [step for step, _ in losses] == list(range(1, 301))
+
+
+def children(pid: int) -> list[int]:
+  """The Python processes that a supervisor has started."""
+  return [int(one) for one in pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+          if 'python' in pathlib.Path(f'/proc/{one}/comm').read_text()]
+
+
+def sham_venv(folder: pathlib.Path) -> pathlib.Path:
+  """An environment whose python is ours, and into which nothing is installed."""
+  (folder / 'venv/bin').mkdir(parents=True)
+  python = folder / 'venv/bin/python'
+  python.write_text(f'#!/bin/sh\n[ "$2" = pip ] || exec {sys.executable} "$@"\n')
+  python.chmod(0o755)
+  return folder / 'venv'

@@ -1,0 +1,221 @@
+"""Launchers of clusters: the commands they give, to programs that only write them down."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+WORDS = ['experiments.pretrain', '--flagfile=a.flags', '--prompts=Once upon,It\'s "so"']
+# Writes its words down and answers as the test has laid down in files.
+STUB = '''#!/bin/bash
+name=$(basename "$0"); folder=$(dirname "$0")/..
+printf '%s' "$name" >> "$folder/log"; printf '\\x1f%s' "$@" >> "$folder/log"
+printf '\\x1e' >> "$folder/log"
+for answer in "$folder/answers"/*; do  # a file is used once; its first line is a pattern
+  [ -e "$answer" ] || continue
+  if [[ "$name $*" =~ $(head -n 1 "$answer") ]]; then
+    sed 1,2d "$answer"; code=$(sed -n 2p "$answer"); rm "$answer"; exit "$code"
+  fi
+done
+'''
+PYTHON = '''#!/bin/bash
+[ "$1" = -c ] && exec {python} "$@"
+[ "$2" = pip ] && exit
+echo "$$ $JAX_NUM_PROCESSES $JAX_PROCESS_ID $JAX_COORDINATOR_ADDRESS $*" >> {log}
+{behave}
+'''
+
+
+class Cluster:
+  """Stub programs in a folder, what they answer, and what they were asked."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder, self.said = folder, ''
+    for name in ('bin', 'answers'):
+      (folder / name).mkdir()
+    for name in ('gcloud', 'srun', 'sbatch', 'squeue', 'scancel', 'ssh', 'sleep'):
+      (folder / 'bin' / name).write_text(STUB)
+      (folder / 'bin' / name).chmod(0o755)
+
+  def answer(self, pattern: str, words: str = '', code: int = 0) -> None:
+    number = len(list((self.folder / 'answers').iterdir()))
+    (self.folder / 'answers' / f'{number:02d}').write_text(
+        f'{pattern}\n{code}\n' + (words and words + '\n'))
+
+  def run(self, *words: str, **settings: str) -> list[list[str]]:
+    """What a launcher asks of the stubs, but for sleep."""
+    (self.folder / 'log').write_text('')
+    done = subprocess.run(
+        ['bash', *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        env=os.environ | {'PATH': f'{self.folder}/bin:{os.environ["PATH"]}',
+                          'TMPDIR': str(self.folder)} | settings)
+    self.said, self.code = done.stdout + done.stderr, done.returncode
+    calls = [line.split('\x1f') for line in (self.folder / 'log').read_text().split('\x1e')]
+    return [call for call in calls if call[0] in ('gcloud', 'srun', 'sbatch', 'squeue', 'scancel')]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+  return Cluster(tmp_path)
+
+
+PLACE = dict(ZONE='us-east5-b', TYPE='v6e-16', PAUSE='0')
+
+
+def kinds(calls) -> list[str]:
+  return [' '.join(call[3:5]) for call in calls]
+
+
+def test_a_tpu_slice_is_made_installed_and_started(cluster):
+  cluster.answer('tpu-vm describe', code=1)  # there is none yet
+  cluster.answer('queued-resources describe', 'WAITING_FOR_RESOURCES')
+  cluster.answer('queued-resources describe', 'ACTIVE')
+  calls = cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE, BUCKET='mine', SPOT='1')
+  assert cluster.code == 0, cluster.said
+  assert kinds(calls) == ['tpu-vm describe', 'queued-resources create',
+                          'queued-resources describe', 'queued-resources describe',
+                          'tpu-vm scp', 'tpu-vm ssh', 'tpu-vm ssh', 'tpu-vm ssh']
+  create, (install, start, look) = calls[1], (call for call in calls if call[4] == 'ssh')
+  assert all('--zone=us-east5-b' in call for call in calls)
+  assert {'--accelerator-type=v6e-16', '--runtime-version=v2-alpha-tpuv6e', '--spot'} < set(create)
+  assert '--worker=all' in install and '--worker=all' in start and '--worker=0' in look
+  assert 'gcsfuse --implicit-dirs mine runs' in install[-1] and 'install tpu' in install[-1]
+  assert 'JAX_NUM_PROCESSES=auto' in start[-1] and 'tail -n 100 -F log' in look[-1]
+  # The words pass through two shells unharmed: a stub for bash shows what supervise.sh is given.
+  (cluster.folder / 'nanollm').mkdir()
+  (cluster.folder / 'nanollm/launch').mkdir()
+  (cluster.folder / 'nanollm/launch/supervise.sh').write_text('printf "%s\\n" "$@"; exit 7')
+  subprocess.run(['bash', '-c', start[-1].removeprefix('--command=')], cwd=cluster.folder,
+                 check=True)
+  until = time.time() + 20
+  while not (cluster.folder / 'nanollm/ended').exists() and time.time() < until:
+    time.sleep(0.01)
+  time.sleep(0.1)
+  assert (cluster.folder / 'nanollm/log').read_text().splitlines() == WORDS
+  assert (cluster.folder / 'nanollm/ended').read_text() == '7\n'
+  packed = subprocess.run(['tar', '-tzf', cluster.folder / 'nanollm-nanollm.tgz'], text=True,
+                          capture_output=True, check=True).stdout.splitlines()
+  assert 'launch/supervise.sh' in packed and not any(name.startswith('runs/') for name in packed)
+
+
+def test_a_preempted_slice_is_made_anew_and_a_broken_connection_is_not(cluster):
+  for state in ('READY', 'READY', 'READY', 'PREEMPTED', 'PREEMPTED'):
+    cluster.answer('tpu-vm describe', state)
+  cluster.answer('tail -n', code=255)  # while the slice is ready: look again
+  cluster.answer('tail -n', code=255)  # preempted
+  cluster.answer('queued-resources describe', 'ACTIVE')
+  cluster.answer('tail -n', code=0)
+  calls = kinds(cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE))
+  assert cluster.code == 0, cluster.said
+  assert [call for call in calls if not call.endswith('describe')] == [
+      'tpu-vm ssh', 'tpu-vm ssh', 'queued-resources delete', 'queued-resources create',
+      'tpu-vm scp', 'tpu-vm ssh', 'tpu-vm ssh', 'tpu-vm ssh']
+
+
+def test_the_end_of_an_experiment_is_the_end_of_the_launcher(cluster):
+  for _ in range(2):
+    cluster.answer('tpu-vm describe', 'READY')
+  cluster.answer('tail -n', code=1)
+  cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE)
+  assert cluster.code == 1
+
+
+def test_dry_runs_ask_for_nothing_and_say_all(cluster):
+  assert not cluster.run('launch/tpu_vm.sh', '--dry_run', *WORDS, **PLACE, QUEUED='0', PROJECT='p')
+  said = re.findall(r'^gcloud compute tpus (\S+ \S+)', cluster.said, re.MULTILINE)
+  assert said == ['tpu-vm create', 'tpu-vm scp', 'tpu-vm ssh', 'tpu-vm ssh', 'tpu-vm ssh']
+  assert '--project=p' in cluster.said and '--version=v2-alpha-tpuv6e' in cluster.said
+  assert not cluster.run('launch/slurm.sh', '--dry_run', *WORDS, NODES='2')
+  assert cluster.said.startswith('sbatch ') and '--nodes=2' in cluster.said
+  for launcher, said in (('tpu_vm', 'queued-resources delete nanollm'), ('slurm', 'scancel 7')):
+    assert not cluster.run(f'launch/{launcher}.sh', '--dry_run', 'delete', '7', **PLACE)
+    assert said in cluster.said
+
+
+def test_status_and_delete(cluster):
+  tpu = lambda word, **more: kinds(cluster.run('launch/tpu_vm.sh', word, **PLACE, **more))
+  assert tpu('status') == ['queued-resources list', 'tpu-vm list']
+  assert tpu('delete') == ['queued-resources delete']
+  assert tpu('delete', QUEUED='0') == ['tpu-vm delete']
+  assert cluster.run('launch/slurm.sh', 'status')[0][:2] == ['squeue', '--name=nanollm']
+  assert cluster.run('launch/slurm.sh', 'delete', '12') == [['scancel', '12']]
+  for launcher in ('tpu_vm', 'slurm'):
+    assert not cluster.run(f'launch/{launcher}.sh', 'nonsense', **PLACE)
+    assert cluster.code == 2 and f'bash launch/{launcher}.sh [--dry_run] status' in cluster.said
+
+
+def test_slurm_runs_one_process_a_gpu_and_restarts_them_together(cluster):
+  """The job's script is run as Slurm would run it, with a stub srun that is killed once."""
+  (cluster.folder / 'venv/bin').mkdir(parents=True)
+  python = cluster.folder / 'venv/bin/python'
+  python.write_text(PYTHON.format(python=sys.executable, log=cluster.folder / 'ran', behave=''))
+  python.chmod(0o755)
+  settings = dict(NODES='2', GPUS='4', VENV=str(cluster.folder / 'venv'), SBATCH='--partition=gpu')
+  (call,) = cluster.run('launch/slurm.sh', *WORDS, **settings)
+  assert {'--nodes=2', '--ntasks-per-node=4', '--gpus-per-node=4', '--requeue', '--partition=gpu',
+          '--signal=B:TERM@120'} < set(call)
+  cluster.answer('srun', code=137)
+  script = call[-1].removeprefix('--wrap=')
+  calls = cluster.run('-c', script, **settings)
+  assert cluster.code == 0 and 'ended with code 137' in cluster.said
+  assert calls == [['srun', '--kill-on-bad-exit=1', '--ntasks=8', '--gpus-per-node=4', str(python),
+                    '-m', *WORDS]] * 2
+
+
+@pytest.fixture
+def supervise(tmp_path):
+  """A function that starts launch/supervise.sh over processes that behave in a given way."""
+  (tmp_path / 'venv/bin').mkdir(parents=True)
+  (tmp_path / 'quick').mkdir()
+  (tmp_path / 'quick/sleep').write_text(
+      f'#!/bin/sh\nexec {sys.executable} -c "import time; time.sleep($1 / 20)"')
+  (tmp_path / 'quick/sleep').chmod(0o755)
+  def start(behave: str, count: int = 2) -> subprocess.Popen:
+    python = tmp_path / 'venv/bin/python'
+    python.write_text(PYTHON.format(python=sys.executable, log=tmp_path / 'ran', behave=behave))
+    python.chmod(0o755)
+    return subprocess.Popen(
+        ['bash', 'launch/supervise.sh', *WORDS], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {'VENV': str(tmp_path / 'venv'), 'PROCESSES': str(count), 'GRACE': '20',
+                          'PATH': f'{tmp_path}/quick:{os.environ["PATH"]}'})
+  start.ran = lambda: [line.split(' ', 5) for line in (
+      tmp_path / 'ran').read_text().splitlines()] if (tmp_path / 'ran').exists() else []
+  return start
+
+
+def test_all_processes_of_a_job_start_again_when_one_is_killed(supervise, tmp_path):
+  process = supervise(f'[ -e {tmp_path}/second ] && exit 0; '
+                      '[ "$JAX_PROCESS_ID" = 0 ] || exec sleep 600; '
+                      f'sleep 6; touch {tmp_path}/second; kill -9 $$')
+  _, said = process.communicate(timeout=30)
+  assert process.returncode == 0 and 'ended with code 137' in said and 'it starts again' in said
+  ran = supervise.ran()
+  assert sorted(index for _, _, index, *_ in ran) == ['0', '0', '1', '1']
+  assert len({address for *_, address, _, _ in ran}) == 2
+  assert {count for _, count, *_ in ran} == {'2'}
+
+
+@pytest.mark.parametrize('behave, code, lives', [('exit 1', 1, 1), ('exit 75', 75, 5)])
+def test_an_error_is_not_repeated_and_short_lives_end(supervise, behave, code, lives):
+  process = supervise(behave, count=1)
+  process.communicate(timeout=60)
+  assert process.returncode == code and len(supervise.ran()) == lives
+
+
+def test_a_supervisor_that_is_stopped_hands_it_on(supervise, tmp_path):
+  process = supervise(f'trap "echo $JAX_PROCESS_ID >> {tmp_path}/heard; exit 143" TERM; '
+                      'sleep 600 > /dev/null 2>&1 & wait')
+  until = time.time() + 20
+  while len(supervise.ran()) < 2 and time.time() < until:
+    time.sleep(0.01)
+  time.sleep(0.3)
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=20)
+  assert process.returncode == 143 and len(supervise.ran()) == 2
+  assert sorted((tmp_path / 'heard').read_text().split()) == ['0', '1']
