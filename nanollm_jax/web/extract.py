@@ -3,15 +3,26 @@
 import codecs
 import re
 
-from resiliparse.extract.html2text import extract_plain_text
-from resiliparse.parse.encoding import detect_encoding
-
+from nanollm_jax import InputError
 from nanollm_jax.web.warc import Record
+
+try:
+  from resiliparse.extract.html2text import extract_plain_text
+  from resiliparse.parse.encoding import detect_encoding
+except ImportError:  # an extra; see `check`
+  extract_plain_text = detect_encoding = None
 
 DEEPEST = 10_000  # tags inside each other; the parser's time grows as their square
 _META = re.compile(rb'<meta[^>]{0,200}?charset\s*=\s*["\']?\s*([\w.:-]{2,40})', re.I)
 _TAG = re.compile(r'<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*?(/?)>')
 _VOID = frozenset('area base br col embed hr img input link meta source track wbr p li'.split())
+
+
+def check() -> None:
+  """Raises InputError where the parser is not installed."""
+  if extract_plain_text is None:
+    raise InputError('reading web pages needs resiliparse, which is not installed here: '
+                     'pip install -e .[web].')
 
 
 def text_of(record: Record) -> tuple[str, str]:

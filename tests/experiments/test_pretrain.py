@@ -50,6 +50,7 @@ def test_a_run_leaves_everything_the_next_stage_needs(tiny, capsys):
   assert len(losses(folder)) == 12
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_so(tiny):
   config = tiny(steps=100000, save_every=0)
   process = subprocess.Popen(processes.command(config), cwd=processes.ROOT, stdout=subprocess.PIPE,
@@ -93,6 +94,7 @@ def test_a_workdir_of_another_run_is_refused(tiny, corpus):
   assert (pathlib.Path(config.workdir) / 'run.flags').read_text() == before
 
 
+@pytest.mark.slow
 def test_not_finite_stops_with_a_report(tiny):
   config = dataclasses.replace(tiny(rate=1e18, patience=3, steps=60), prompts=())
   config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, clip=0.0))

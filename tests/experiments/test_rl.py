@@ -147,6 +147,7 @@ def test_another_network_rewards(make):
   assert np.mean([row[-1] == end for row in asked]) == 1 - cut and len(asked) == 16
 
 
+@pytest.mark.slow
 def test_the_checkpoint_that_looked_best_is_what_comes_next(make):
   """A judge that is right for three updates and then likes what is worth nothing."""
   asked = []
@@ -196,6 +197,7 @@ def judge(start, tmp_path_factory) -> str:
   return str(folder / 'judge')
 
 
+@pytest.mark.slow
 def test_reward_models_are_asked_and_must_have_the_tokenizer(make, judge, monkeypatch, tmp_path):
   seen, of = [], RewardConfig.of
   monkeypatch.setattr(RewardConfig, 'of', lambda self, score_MB: seen.append(score_MB) or of(

@@ -62,6 +62,7 @@ def test_from_a_base_model(chats, tiny, capsys):
     sft.main(dataclasses.replace(config, model=ModelConfig(width=64)))
 
 
+@pytest.mark.slow
 def test_specials_begin_at_the_mean_once(chats, tiny, corpus):
   base, tokenizer = tiny('base', steps=1), known.from_name_or_file(corpus)
   pretrain.main(base)

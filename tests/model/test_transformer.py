@@ -96,7 +96,7 @@ def test_cached_decode_equals_full_forward(family):
 
 @pytest.mark.parametrize('family, remat', [
     ('qwen3', 'none'), pytest.param('qwen3', 'dots', marks=pytest.mark.slow), ('qwen3', 'full'),
-    pytest.param('llama', 'none', marks=pytest.mark.slow), ('gpt2', 'none')])
+    pytest.param('llama', 'none', marks=pytest.mark.slow), pytest.param('gpt2', 'none', marks=pytest.mark.slow)])
 def test_scanned_and_recomputed_layers_equal_unrolled(family, remat):
   config, params = tiny(family)
   other = dataclasses.replace(config, scan=True, remat=remat)

@@ -76,6 +76,7 @@ def test_equals_one_at_a_time_and_compiles_little():
     np.testing.assert_allclose(completion.logprobs, logprobs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_sample_depends_on_its_seed_alone():
   prompts, each = requests(6)
   alone = engine_of(1)

@@ -89,7 +89,7 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted():
   assert metrics['streak'] == 0 and metrics['skipped'] == 2 and healed.params['w'] < 1
 
 
-@pytest.mark.parametrize('scan', (False, True))
+@pytest.mark.parametrize('scan', (pytest.param(False, marks=pytest.mark.slow), True))
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(scan):
   """The trap: by number of dimensions, stacked norms look like matrices, stacked kernels do not."""
   config = ModelConfig(depth=2 if scan else 1, width=32, heads=4, vocabulary=64, scan=scan,
@@ -156,7 +156,7 @@ one_device = functools.cache(lambda name: train(MeshConfig(), 1, name=name))
 
 
 @pytest.mark.parametrize('mesh_config, devices, microbatches', [
-    (MeshConfig(), 2, 2), pytest.param(MeshConfig(fsdp=2, tensor=2), 4, 1, marks=pytest.mark.slow),
+    pytest.param(MeshConfig(), 2, 2, marks=pytest.mark.slow), pytest.param(MeshConfig(fsdp=2, tensor=2), 4, 1, marks=pytest.mark.slow),
     (MeshConfig(data=2, fsdp=2, tensor=2), 8, 1)])
 @pytest.mark.parametrize('name', ['adamw', pytest.param('muon', marks=pytest.mark.slow)])
 def test_every_mesh_agrees_with_one_device(mesh_config, devices, microbatches, name):
