@@ -10,6 +10,7 @@ from experiments import evaluate, pretrain
 from nanollm_jax import InputError
 
 
+@pytest.mark.slow
 def test_core_and_documents_batched_and_one_by_one(tiny, corpus, tmp_path, capsys):
   run = tiny(steps=2, eval_every=0, sample_every=0)
   pretrain.main(run)

@@ -44,6 +44,7 @@ def numbers(config, name: str) -> list[float]:
           if name in row]
 
 
+@pytest.mark.slow
 def test_it_begins_at_its_reference_and_learns_to_prefer(ranked):
   config = ranked('dpo', eval_every=12, sample_every=12)
   preference.main(config)

@@ -138,6 +138,7 @@ def pretended(monkeypatch):
   return fused
 
 
+@pytest.mark.slow
 def test_packed_cudnn_is_told_the_documents(pretended):
   rng = np.random.default_rng(2)
   qkv, segment_ids = packed(rng)
@@ -196,6 +197,7 @@ def test_auto_takes_what_the_device_can_run(monkeypatch, platform, capability, c
   assert attention_lib.choose('xla', call(**changes))[0] == 'xla'
 
 
+@pytest.mark.slow
 def test_a_kernel_that_leaks_is_found_out_while_a_program_is_traced(monkeypatch):
   attention_lib.unsound.cache_clear()
   monkeypatch.setitem(kernels.BY_PLATFORM, 'cpu', ('leaks', 'breaks', 'splash'))
