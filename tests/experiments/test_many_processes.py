@@ -1,5 +1,6 @@
 """Several processes of one job: the same losses as one, and what a lost one means."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -86,10 +87,11 @@ def test_a_killed_worker_is_noticed_and_the_job_goes_on(tiny, tmp_path):
   while len(processes.numbers(config.workdir, 'loss')) < 150:  # one save is whole, none goes on
     assert time.time() < until and job.poll() is None
     time.sleep(0.01)
-  worker = max(pid for pid in children(job.pid))
-  os.kill(worker, signal.SIGKILL)
+  both = workers(path)
+  assert len(both) == 2
+  os.kill(max(both), signal.SIGKILL)
   killed = time.time()
-  while pathlib.Path(f'/proc/{worker}').exists() or len(children(job.pid)) > 1:
+  while any(pathlib.Path(f'/proc/{one}').exists() for one in both):
     assert time.time() < killed + 30, 'the other process did not notice in 30 s'
     time.sleep(0.01)
   out, said = job.communicate(timeout=240)
@@ -100,10 +102,15 @@ def test_a_killed_worker_is_noticed_and_the_job_goes_on(tiny, tmp_path):
   assert [step for step, _ in losses] == list(range(1, 301))
 
 
-def children(pid: int) -> list[int]:
-  """The Python processes that a supervisor has started."""
-  return [int(one) for one in pathlib.Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
-          if 'python' in pathlib.Path(f'/proc/{one}/comm').read_text()]
+def workers(path: pathlib.Path) -> list[int]:
+  """The Python processes that run the experiment of a flagfile."""
+  found = []
+  for one in pathlib.Path('/proc').glob('[0-9]*'):
+    with contextlib.suppress(OSError):  # it has just ended
+      words = (one / 'cmdline').read_text().split('\0')
+      if '-m' in words and f'--flagfile={path}' in words:
+        found.append(int(one.name))
+  return found
 
 
 def sham_venv(folder: pathlib.Path) -> pathlib.Path:

@@ -122,7 +122,7 @@ def test_on_a_really_full_disk_a_run_ends_and_goes_on_when_there_is_room(tiny, t
   program = ' '.join(processes.command(dataclasses.replace(config, workdir=str(tmp_path / 'flags')))
                      + [f'--workdir={config.workdir}'])
   done = full_disk.run(
-      tmp_path / 'disk', 620_000, 'sh', '-c',
+      tmp_path / 'disk', 700_000, 'sh', '-c',
       f'{program}; echo "exit $?"; mount -o remount,size=4m "$0" && {program}', tmp_path / 'disk')
   first, second = done.stdout.split('exit 1')
   assert done.stderr == (
