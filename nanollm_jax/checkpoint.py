@@ -18,8 +18,6 @@ from nanollm_jax import InputError
 # What the system says of a write, and what that means.
 FULL = {'No space left': 'the disk is full', 'quota exceeded': 'the disk quota is used up',
         'File too large': 'a file may not grow as large here as it must (see ulimit -f)'}
-
-
 BEST = 'best.json'  # in a workdir whose newest step is not its best: which one is
 
 
@@ -96,7 +94,6 @@ class Checkpoints:
     if len(states) == jax.process_count():
       return found['state'], json.loads(states[jax.process_index()])
     return found['state'], json.loads(states[0]) if len(set(states)) == 1 else None
-
 
   def _put_away(self, step: int, error: Exception) -> None:
     damaged = self.directory.with_name('damaged')

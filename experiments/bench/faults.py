@@ -126,10 +126,10 @@ def hurt(rng: random.Random, path: pathlib.Path, cut: bool) -> None:
 
 
 # Each fault does its harm and yields the life that meets it; when it goes on, that life is over.
-def step(rng, folder, config) -> Iterator[Life]:
+def step(rng, folder, config, told: int = signal.SIGKILL) -> Iterator[Life]:
   life, at = Life(folder), rng.randrange(1, config.steps)
   life.until(lambda: max(losses(folder), default=0) >= at)
-  life.send(signal.SIGKILL)
+  life.send(told)
   yield life
 
 
@@ -146,10 +146,7 @@ def save(rng, folder, config) -> Iterator[Life]:
 
 
 def term(rng, folder, config) -> Iterator[Life]:
-  life, at = Life(folder), rng.randrange(1, config.steps)
-  life.until(lambda: max(losses(folder), default=0) >= at)
-  life.send(signal.SIGTERM)
-  yield life
+  yield from step(rng, folder, config, signal.SIGTERM)
 
 
 def disk(rng, folder, config) -> Iterator[Life]:
