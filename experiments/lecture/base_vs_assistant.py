@@ -35,8 +35,8 @@ class Config:
   world: WorldConfig = WorldConfig()
   people: int = 240
   times: int = 40
-  read_steps: int = 700
-  chat_steps: int = 300
+  read_steps: int = 1500
+  chat_steps: int = 1200
   batch_size: int = 8
   asked: int = 200
   tokens: int = 32

@@ -28,11 +28,13 @@ class Config:
   prompts: problems of an update, with 16 completions each.
   learning_rate: of Adam.
   seeds: runs of each arm, from one start.
+  control: updates in which the control is shown its two ways; its slips take time to average out.
   """
   workdir: str = 'runs/length_growth'
   prompts: int = 32
   learning_rate: float = 1e-3
   seeds: int = 1
+  control: int = 1500
   practice: drill.Practice = drill.Practice(updates=20, eval_every=5, examples=50)
 
 
@@ -49,7 +51,8 @@ ARMS = {'needs steps': (drill.TASK, drill.mostly_answers), 'does not': (drill.FI
 def main(config: Config) -> None:
   rows, series = [], {}
   for name, (task, show) in ARMS.items():
-    start = drill.start(config.practice, task, show)
+    shown = config.practice.forget if task is drill.TASK else config.control
+    start = drill.start(dataclasses.replace(config.practice, forget=shown), task, show)
     ways = by_way(start, task)
     for seed in range(config.seeds):
       found = drill.practise(

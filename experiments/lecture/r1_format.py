@@ -1,7 +1,7 @@
 """DeepSeek-R1-Zero's two rewards: for a right answer, and for thoughts that stand in their tags.
 
-A tiny model was shown answers at once (five conversations in eight), behind steps that are told
-(two), and behind steps that are thoughts (one). It practises with the first reward, and with both.
+A tiny model was shown answers at once (six conversations in eight), behind steps that are told
+(one), and behind steps that are thoughts (one). It practises with the first reward, and with both.
 python -m experiments.lecture.r1_format
 """
 
@@ -32,7 +32,7 @@ class Config:
   prompts: int = 32
   learning_rate: float = 1e-3
   trials: int = 500
-  practice: drill.Practice = drill.Practice(updates=20, eval_every=5, examples=50)
+  practice: drill.Practice = drill.Practice(forget=1000, updates=30, eval_every=5, examples=50)
 
 
 def three_ways(example: tasks.Example, number: int) -> str | drill.Turn:
@@ -40,7 +40,7 @@ def three_ways(example: tasks.Example, number: int) -> str | drill.Turn:
   if number % 8 == 0:
     return [{'type': 'think', 'text': example.steps},
             {'type': 'text', 'text': drill.at_once(example)}]
-  return drill.TASK.solve(example) if number % 8 < 3 else drill.at_once(example)
+  return drill.TASK.solve(example) if number % 8 == 1 else drill.at_once(example)
 
 
 def main(config: Config) -> None:

@@ -1,11 +1,15 @@
 """Log-probabilities and cross-entropy from hidden states, a chunk of positions at a time.
 
 The logits of a whole batch are never materialised: for 32 rows of 1,024 tokens and 50,257
-entries they would be 6.6 GB. Chunks run along time, so a batch sharded over devices stays so.
+entries they would be 6.6 GB. Chunks run along time, so a batch sharded over devices stays so;
+each share of it has its own copy of the head and its own gradient, added up once at the end.
 """
 
 import functools
+import math
+from typing import Any, Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +30,12 @@ def logprobs_and_entropy(
 
 
 def _logprobs_scan(hidden_BTD, head_VD, targets_BT, chunk, temperature, entropy: bool):
+  one_share = functools.partial(
+      _logprobs_of_share, chunk=chunk, temperature=temperature, entropy=entropy)
+  return _each_share(one_share, hidden_BTD, head_VD, targets_BT)
+
+
+def _logprobs_of_share(hidden_BTD, head_VD, targets_BT, chunk, temperature, entropy: bool):
   @jax.checkpoint
   def one_chunk(_, inputs):
     logits_BCV = _logits(inputs[0], head_VD) / temperature
@@ -40,7 +50,6 @@ def _logprobs_scan(hidden_BTD, head_VD, targets_BT, chunk, temperature, entropy:
   return tuple(_join(out, hidden_BTD.shape[1]) for out in outputs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def cross_entropy(hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Array,
                   weights_BT: jax.Array, chunk: int = CHUNK) -> tuple[jax.Array, jax.Array]:
   """The sum of -weight x log p(target), and log p(target) itself for metrics.
@@ -58,6 +67,13 @@ def cross_entropy(hidden_BTD: jax.Array, head_VD: jax.Array, targets_BT: jax.Arr
   Returns:
     float32 scalar, and float32 [B, T] through which no gradient flows.
   """
+  one_share = lambda *arrays: _cross_entropy(*arrays, chunk)
+  total, logprob_BT = _each_share(one_share, hidden_BTD, head_VD, targets_BT, weights_BT)
+  return jnp.sum(total), logprob_BT
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _cross_entropy(hidden_BTD, head_VD, targets_BT, weights_BT, chunk):
   _, (total, out) = _cross_entropy_scan(hidden_BTD, head_VD, targets_BT, weights_BT, chunk, False)
   return total, _join(out, hidden_BTD.shape[1])
 
@@ -106,7 +122,31 @@ def _backward(chunk, residuals, cotangents):
           head_gradient_VD * scale.astype(head_gradient_VD.dtype), None, None)
 
 
-cross_entropy.defvjp(_forward, _backward)
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def _each_share(function: Callable[..., Any], hidden_BTD, head_VD, *arrays_BT):
+  """Calls `function` on each device's rows, and puts what it returns together along them.
+
+  Under FSDP the head is then gathered once, and its gradient reduced once, not once a chunk.
+  """
+  shares = math.gcd(hidden_BTD.shape[0], _devices_of_rows())
+  if shares == 1:
+    return function(hidden_BTD, head_VD, *arrays_BT)
+  def split(x):
+    rest = [None] * x.ndim
+    return nn.with_logical_constraint(x.reshape(shares, -1, *x.shape[1:]), ('batch', *rest))
+  head_SVD = nn.with_logical_constraint(
+      jnp.broadcast_to(head_VD, (shares, *head_VD.shape)), ('batch', 'vocabulary', None))
+  out = jax.vmap(function)(split(hidden_BTD), head_SVD, *map(split, arrays_BT))
+  return jax.tree.map(lambda x: x if x.ndim == 1 else x.reshape(-1, *x.shape[2:]), out)
+
+
+def _devices_of_rows() -> int:
+  """Over how many devices of the current mesh the rows of a batch are spread."""
+  mesh = jax.sharding.get_abstract_mesh()
+  axes = () if mesh.empty else nn.logical_to_mesh_axes(('batch',))[0] or ()
+  return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
 
 
 def _logits(hidden, head_VD):

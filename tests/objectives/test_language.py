@@ -1,6 +1,7 @@
 """Objectives: chunked = plain, hand-computed losses, masks, corrupted spans."""
 
 import functools
+import re
 from typing import NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nanollm_jax import mesh as mesh_lib
 from nanollm_jax.objectives import language, logprobs
 
 
@@ -78,6 +80,25 @@ def test_logits_are_never_materialised_whole():
     text = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head))
     assert '2,128,1000]' in text or '256,1000]' in text
     assert '2,512,1000]' not in text and '1024,1000]' not in text
+
+
+@pytest.mark.parametrize('loss', (
+    lambda *args: logprobs.cross_entropy(*args, jnp.ones((8, 40)), 8)[0],
+    lambda *args: sum(x.sum() for x in logprobs.logprobs_and_entropy(*args, 8))))
+def test_under_fsdp_the_head_is_gathered_once_not_once_a_chunk(loss):
+  mesh = mesh_lib.make(mesh_lib.MeshConfig(fsdp=8))
+  hidden, head, targets, _ = arrays(8, 40, 16, 64)
+  batch, sharded = mesh_lib.sharding(mesh, 'batch'), mesh_lib.sharding(mesh, 'vocabulary', 'width')
+  with mesh_lib.use(mesh):
+    step = jax.jit(jax.value_and_grad(loss, (0, 1)), in_shardings=(batch, sharded, batch))
+    (value, gradients), text = step(hidden, head, targets), step.lower(
+        hidden, head, targets).compile().as_text()
+  plain, expected = jax.value_and_grad(loss, (0, 1))(hidden, head, targets)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+               (value, gradients), (plain, expected))
+  moved = [line for line in text.splitlines()
+           if re.search(r'(all-gather|all-reduce|reduce-scatter)(-start)?\(', line)]
+  assert moved and not [line for line in moved if '/while/' in line]
 
 
 class Out(NamedTuple):
