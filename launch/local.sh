@@ -5,7 +5,7 @@
 #   bash launch/local.sh experiments.pretrain --flagfile=experiments/configs/pretrain/laptop.flags
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
-install "$(extras)"
+install "web,$(extras)"
 
 run() {
   echo; echo "== python -m $*"
@@ -21,6 +21,7 @@ fi
 
 configs=experiments/configs
 run experiments.build_world --flagfile=$configs/world/laptop.flags
+run experiments.filter_web --flagfile=$configs/filter_web/laptop.flags
 run experiments.train_tokenizer --flagfile=$configs/tokenizer/laptop.flags
 run experiments.pretrain --flagfile=$configs/pretrain/laptop$quick.flags
 run experiments.lecture.stochastic --init_from=$runs/pretrain

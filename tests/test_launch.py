@@ -51,7 +51,8 @@ def test_each_stage_begins_with_what_an_earlier_one_leaves(launch, words, folder
       assert found.get(name) in left | {None}, (module, name)
     left.add(found.get('workdir'))
   assert [module.removeprefix('experiments.') for module, *_ in ran if 'lecture' not in module] == [
-      'build_world', 'train_tokenizer', 'pretrain', 'sft', 'evaluate', 'rl', 'reward_model', 'rl']
+      'build_world', 'filter_web', 'train_tokenizer', 'pretrain', 'sft', 'evaluate', 'rl',
+      'reward_model', 'rl']
   assert found['workdir'] == f'{folder}/rlhf' and found['reward.init_from'] in left
   assert said.endswith(f'experiments.chat --init_from={folder}/rlhf\n')
 

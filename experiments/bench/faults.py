@@ -4,6 +4,7 @@ python -m experiments.bench.faults --kills=200
 """
 
 import collections
+import contextlib
 import dataclasses
 import json
 import math
@@ -75,7 +76,8 @@ class Life:
     return True
 
   def send(self, number: int) -> None:
-    os.kill(self._process.pid, number)
+    with contextlib.suppress(ProcessLookupError):  # it ended a moment before
+      os.kill(self._process.pid, number)
 
   def end(self) -> tuple[int, str]:
     """Its exit code and what it said as an error."""

@@ -28,7 +28,7 @@ class Config:
   trials: held-out problems, each asked once before and after.
   """
   workdir: str = 'runs/r1_format'
-  form: float = 1.0
+  form: float = 0.3
   prompts: int = 32
   learning_rate: float = 1e-3
   trials: int = 500

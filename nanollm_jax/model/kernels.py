@@ -41,7 +41,7 @@ def cudnn_packed(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT) -> jax.Array:
   """
   from jax._src.cudnn import fused_attention_stablehlo as fused
   T, N, H = q_BTNH.shape[1:]
-  # jax (0.10 to 0.12) takes the offsets of keys by the number of query heads.
+  # jax 0.10.2 takes the offsets of keys by the number of query heads; 0.11.2 no longer does.
   repeat = lambda x_BTKH: jnp.repeat(x_BTKH, N // x_BTKH.shape[2], axis=2)
   starts_BM, lengths_BM, fits_B = documents(segment_ids_BT, max(2, T // SHORTEST))
   offsets = jnp.pad(starts_BM, ((0, 0), (0, 1)), constant_values=-1)

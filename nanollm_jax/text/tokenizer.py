@@ -24,15 +24,14 @@ SPECIALS = (
     '<|search_start|>', '<|search_end|>',
     '<|mask|>', *(f'<|extra_{k}|>' for k in range(8)))  # masking; sentinels of span corruption
 
+LONGEST = 400_000  # characters that are encoded at one time, as by Llama 3's reference tokenizer
+
 _FORMAT = 'nanollm_jax tokenizer 1'
 
 
-def parts(text: str, longest: int = 400_000) -> list[str]:
-  """Cuts a text that is too long for the split regex, whose engine dies of 10^6 spaces in a row.
-
-  The length is the one that Llama 3's reference tokenizer uses.
-  """
-  return [text[start:start + longest] for start in range(0, len(text), longest)]
+def parts(text: str) -> list[str]:
+  """Cuts a text that is too long for the split regex, whose engine dies of 10^6 spaces in a row."""
+  return [text[start:start + LONGEST] for start in range(0, len(text), LONGEST)]
 
 
 def special_ids(merged: int) -> dict[str, int]:
@@ -77,7 +76,10 @@ class Tokenizer:
     A lone surrogate (half a UTF-16 pair, which no UTF-8 text holds) becomes U+FFFD. A text over
     400,000 characters is encoded in parts of that length.
     """
-    return [token for part in parts(text) for token in self._encoding.encode_ordinary(part)]
+    encode = self._encoding.encode_ordinary
+    if len(text) <= LONGEST:
+      return encode(text)
+    return [token for part in parts(text) for token in encode(part)]
 
   def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[list[int]]:
     """Encodes many texts in order; threads help because the BPE code releases Python's lock."""

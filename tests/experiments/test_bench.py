@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.bench import (
-    attention, checkpoint, decode, rollouts, tpu_aot, train, xla_flags)
+    attention, checkpoint, decode, rollouts, tokens, tpu_aot, train, xla_flags)
 from nanollm_jax import InputError
 from nanollm_jax.model import transformer
 from nanollm_jax.model.config import ModelConfig
@@ -154,6 +154,20 @@ def test_attention_on_a_toy(tmp_path, capsys):
   assert 'not run: it runs on GPUs, not on cpu' in capsys.readouterr().out
   with pytest.raises(InputError, match='--bench.shapes=64x8: give rows x positions'):
     attention.BenchConfig(shapes=('64x8',))
+
+
+def test_tokens_on_a_toy(tmp_path, capsys):
+  for name in 'ab':
+    (tmp_path / f'{name}.txt').write_text('the cat sat on the mat and the dog ran ' * 40)
+  config = tokens.BenchConfig(documents=(f'{tmp_path}/*.txt',), megabytes=0.002, rounds=1,
+                              vocabularies=('290',), out=str(tmp_path / 'out.json'))
+  tokens.main(tokens.Config(config))
+  report = json.loads((tmp_path / 'out.json').read_text())
+  assert report['megabytes'] == pytest.approx(39 * 40 / 1e6)  # the second file would be too much
+  assert [row['tokenizer'] for row in report['rows']] == ['290']
+  assert report['rows'][0]['bytes_per_token'] > 1.5 and '290' in capsys.readouterr().out
+  with pytest.raises(InputError, match='--bench.vocabularies=4k: give whole numbers'):
+    tokens.BenchConfig(vocabularies=('4k',))
 
 
 @pytest.mark.slow
