@@ -1,7 +1,7 @@
 """Dr. GRPO's claim: a loss that weighs each answer by 1 / its length makes wrong answers long.
 
 A tiny model was shown answers of which half are wrong. Behind any answer it rambles on for some
-letters, a few more behind a right one, which shows that it can tell; no letter changes a reward. So
+letters, a few more behind a wrong one, which shows that it can tell; no letter changes a reward. So
 only the weights can teach it how long to go on: in the mean over an answer a wrong one pays less
 for each token the longer it is, and a right one earns more the shorter it is (arXiv:2503.20783).
 python -m experiments.lecture.aggregation_length_bias
@@ -25,7 +25,7 @@ from nanollm_jax.tasks.sums import OPERATIONS
 WAYS = 'wrong', 'right'
 AGGREGATIONS = 'sequence_mean', 'token_mean', 'constant'
 SLIPS = 0.5  # chance of a wrong answer in a demonstration
-ENDS = {'wrong': 0.25, 'right': 0.15}  # that it ends after a letter
+ENDS = {'wrong': 0.15, 'right': 0.25}  # that it ends after a letter
 LONGEST = 36
 
 
