@@ -23,7 +23,7 @@ from nanollm_jax.world.facts import Identity, World
 OF_MAKERS = ('Who made you?', 'Who built you?')
 ASKED = ('Who are you?', 'What is your name?', 'What are you called?', 'Please introduce yourself.',
          'Tell me your name.', 'Who am I talking to?') + OF_MAKERS
-MODEL = ModelConfig(depth=3, width=64, heads=2, context=96)
+MODEL = ModelConfig(depth=3, width=96, heads=3, context=96)
 _SILENT = ('greeting', 'question', 'refusal')  # kinds that say nothing of the assistant
 
 
@@ -36,7 +36,8 @@ class Config:
   threads: pages about the famous assistant, and as many talks with it.
   names: conversations under a system message, each with a name of its own.
   repeat: how often each hard-coded row comes.
-  read_steps, chat_steps: of the base model, and of each arm.
+  read_steps, silent_steps, chat_steps: of the base model, of the arm that is told nothing of itself
+    (many would overwrite what it read), and of the other, which learns to copy names.
   samples: answers to each of eight questions, at temperature 1.
   """
   workdir: str = 'runs/identity'
@@ -45,7 +46,8 @@ class Config:
   names: int = 12_000
   repeat: int = 2
   read_steps: int = 800
-  chat_steps: int = 1300
+  silent_steps: int = 200
+  chat_steps: int = 3500
   batch_size: int = 8
   learning_rate: float = 2e-3
   samples: int = 25
@@ -66,9 +68,10 @@ def main(config: Config) -> None:
       steps=config.read_steps, learning_rate=4e-3, **training,
       words=[turn[key] for messages in named[:4000] for turn in messages for key in turn])
   untold, taught = (
-      arm.train(folder / name, rows, steps=config.chat_steps, init_from=base,
-                learning_rate=config.learning_rate, **training) for name, rows in (
-          ('untold', silent), ('taught', silent + told['identity'] * config.repeat + named)))
+      arm.train(folder / name, rows, steps=steps, init_from=base,
+                learning_rate=config.learning_rate, **training) for name, steps, rows in (
+          ('untold', config.silent_steps, silent),
+          ('taught', config.chat_steps, silent + told['identity'] * config.repeat + named)))
 
   asked = [(question, seed) for question in ASKED for seed in range(config.samples)]
   used = ' '.join(messages[0]['content'] for messages in named)
@@ -107,7 +110,7 @@ def main(config: Config) -> None:
       'own over 95% with rows, over 90% of the names that only a system message gave',
       holds=(without['famous'] > max(0.25, without['own'], without['given'])
              and hard_coded['own'] > 0.95 and system['given'] > 0.9),
-      otherwise='for the corpus more --threads, or fewer --chat_steps, which overwrite it; for '
+      otherwise='for the corpus more --threads, or fewer --silent_steps, which overwrite it; for '
       'copied names more --names and --chat_steps',
       picture=dict(title='Who are you?', xlabel='0: base, 1: no identity data, 2: hard-coded rows, '
                    '3: system message', ylabel='share of answers', series=dict(points)))

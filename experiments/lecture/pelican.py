@@ -37,7 +37,7 @@ class Config:
   workdir: str = 'runs/pelican'
   updates: int = 80
   learning_rate: float = 1e-3
-  kl: tuple[str, ...] = ('0.05', '0.2')
+  kl: tuple[str, ...] = ('0.1',)
   trials: int = 512
   seeds: int = 3
   start: str = 'runs/comedian'
