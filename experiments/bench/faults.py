@@ -19,6 +19,7 @@ import sys
 import time
 from typing import Any, Callable, Iterator
 
+import jax
 import jax.numpy as jnp
 
 from experiments import pretrain, training
@@ -39,16 +40,17 @@ class Config:
 
   workdir: where the runs live and die.
   kills: faults in all; the kinds take turns.
-  kinds: step and save (SIGKILL at a random step, while a checkpoint is written), term (SIGTERM),
-    disk (no file may grow), flip and cut (a file of the newest checkpoint), tokens (a shard),
-    lost (a file of data), nan (gradients).
+  kinds: start, step and save (SIGKILL while it starts, at a random step, while a checkpoint is
+    written), term (SIGTERM), disk (no file may grow), flip and cut (a file of the newest
+    checkpoint), tokens (a shard), lost (a file of data), nan (loss and gradients).
   steps: updates of a whole run.
   save_every: steps between checkpoints.
   seed: of the moments.
   """
   workdir: str = 'runs/faults'
   kills: int = 20
-  kinds: tuple[str, ...] = ('step', 'save', 'term', 'disk', 'flip', 'cut', 'tokens', 'lost', 'nan')
+  kinds: tuple[str, ...] = ('start', 'step', 'save', 'term', 'disk', 'flip', 'cut', 'tokens', 'lost',
+                            'nan')
   steps: int = 60
   save_every: int = 10
   seed: int = 0
@@ -103,8 +105,9 @@ def poisoned(train_step: Callable[..., Any], first: int) -> Callable[..., Any]:
   """The step, whose loss and gradients are NaN from a step on."""
   def step(state, batch, *, objective, **rest):
     def bad(*args):
-      terms = objective(*args)
-      return terms._replace(loss=terms.loss * jnp.where(state.step >= first, jnp.nan, 1.0))
+      terms, ill = objective(*args), jnp.where(state.step >= first, jnp.nan, 1.0)
+      return terms._replace(loss=terms.loss * ill,
+                            metrics=jax.tree.map(lambda x: x * ill, terms.metrics))
     return train_step(state, batch, objective=bad, **rest)
   return step
 
@@ -119,6 +122,10 @@ def newest(folder: pathlib.Path) -> pathlib.Path | None:
   return max(whole, key=lambda path: int(path.name), default=None)
 
 
+def starts(folder: pathlib.Path) -> list[dict[str, Any]]:
+  return metrics.read_rows(folder / 'starts.jsonl')
+
+
 def hurt(rng: random.Random, path: pathlib.Path, cut: bool) -> None:
   """Cuts a file short, or turns one of its bits."""
   content = bytearray(path.read_bytes())
@@ -128,8 +135,16 @@ def hurt(rng: random.Random, path: pathlib.Path, cut: bool) -> None:
 
 
 # Each fault does its harm and yields the life that meets it; when it goes on, that life is over.
+def start(rng, folder, config) -> Iterator[Life]:
+  life = Life(folder)
+  time.sleep(rng.random() * 2)
+  life.send(signal.SIGKILL)
+  yield life
+
+
 def step(rng, folder, config, told: int = signal.SIGKILL) -> Iterator[Life]:
-  life, at = Life(folder), rng.randrange(1, config.steps)
+  at = rng.randint(max(losses(folder), default=0) + 1, config.steps)
+  life = Life(folder)
   life.until(lambda: max(losses(folder), default=0) >= at)
   life.send(told)
   yield life
@@ -191,7 +206,7 @@ def none(rng, folder, config) -> Iterator[Life]:
   yield Life(folder)
 
 
-FAULTS = dict(none=none, step=step, save=save, term=term, disk=disk, flip=flip, cut=cut,
+FAULTS = dict(none=none, start=start, step=step, save=save, term=term, disk=disk, flip=flip, cut=cut,
               tokens=tokens, lost=lost, nan=nan)
 
 
@@ -215,8 +230,8 @@ def verdict(life: Life, sound: dict[int, float]) -> str:
   code, said = life.end()
   if any(sound[step] != loss for step, loss in losses(life.folder).items() if math.isfinite(loss)):
     return 'ANOTHER LOSS'
-  if code in (0, -signal.SIGKILL, 128 + signal.SIGTERM):
-    return 'ended' if code == 0 else 'killed'
+  if code in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
+    return 'killed' if code else 'ended'
   lines = [line for line in said.splitlines() if not line.startswith('warning: ')]
   one = code == 1 and len(lines) == 1 and lines[0].startswith('error: ')
   return 'sentence' if one else f'NO SENTENCE ({code})'
@@ -239,12 +254,11 @@ def main(config: Config) -> None:
   kinds = [config.kinds[number % len(config.kinds)] for number in range(config.kills)]
   rng.shuffle(kinds)
   for number, kind in enumerate([*kinds, 'none'], 1):  # after all of them it may end in peace
-    reached = max(losses(run), default=0)
+    reached, begun = max(losses(run), default=0), len(starts(run))
     for life in FAULTS[kind](rng, run, config):
       outcome = verdict(life, sound)
-      starts = metrics.read_rows(run / 'starts.jsonl')
-      if starts and outcome != 'sentence':
-        worst[before] = max(worst[before], reached - starts[-1]['step'])
+      if len(starts(run)) > begun:
+        worst[before] = max(worst[before], reached - starts(run)[-1]['step'])
       found[kind][outcome] += 1
       print(f'{number:4} {kind:8} step {reached:3} -> {max(losses(run), default=0):3}  {outcome}',
             flush=True)

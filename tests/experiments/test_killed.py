@@ -6,12 +6,14 @@ Parameters, optimizer, data, keys, and of reinforcement learning the rows that a
 import dataclasses
 import json
 import random
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from experiments import reward_model, rl, sft, workdir
+from experiments.bench import faults
 from experiments.rollouts import RewardConfig, RlConfig
 from nanollm_jax import tasks
 from nanollm_jax.data.conversations import ChatDataConfig
@@ -93,3 +95,10 @@ def test_killed_and_resumed_is_bit_for_bit_the_uninterrupted_run(
   if stage == 'rl':
     gaps = [gap for _, gap in processes.numbers(killed.workdir, 'rollout_gap_max')]
     assert len(gaps) == STEPS and max(gaps) <= 1e-4
+
+
+def test_faults_of_every_kind_end_in_order(tmp_path, capsys):
+  faults.main(faults.Config(workdir=str(tmp_path), kills=len(faults.Config().kinds), seed=1))
+  said = capsys.readouterr().out
+  assert 'ended with every loss of the uninterrupted one, 0 failures' in said
+  assert re.search(r'nan +1 sentence', said) and re.search(r'term +1 (killed|ended)', said)
