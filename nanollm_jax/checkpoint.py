@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 import sys
+import zlib
 from typing import Any, Iterator
 
 import jax
@@ -49,8 +50,9 @@ class Checkpoints:
     """
     with _save_errors(self.directory):
       self._orbax.wait()
+      states = _gather(json.dumps(data))
       self._orbax.save_checkpointables_async(
-          step, dict(state=state, data=dict(processes=_gather(json.dumps(data)),
+          step, dict(state=state, data=dict(processes=states, crc32=_crc32(states),
                                             checksums=checksums(state))),
           force=True, overwrite=True)
 
@@ -126,11 +128,18 @@ def _checksums(tree: Any) -> Any:
 
 
 def _compare(state: Any, data: Any) -> None:
-  """ValueError where an array is not what was saved."""
+  """ValueError where an array or the place in the data is not what was saved."""
+  states = data['processes']
+  if data.get('crc32', _crc32(states)) != _crc32(states):
+    raise ValueError('the place in the data is not what was saved')
   saved = data.get('checksums', {})
   for name, value in checksums(state).items():
     if saved.get(name, value) != value:
       raise ValueError(f'{name} is not what was saved')
+
+
+def _crc32(texts: list[str]) -> int:
+  return zlib.crc32('\n'.join(texts).encode())
 
 
 class _Best:

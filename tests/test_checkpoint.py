@@ -111,3 +111,19 @@ def test_a_flipped_bit_is_found_and_an_older_step_is_used(tmp_path, capsys, step
     again.wait()
     assert again.restore(abstract)[1] == {'at': 2}
   again.close()
+
+
+@pytest.mark.parametrize('other', (b'at\\": 3', b'at\\"; 2'))  # another number, no JSON
+def test_a_flip_in_the_place_in_the_data_is_found_too(tmp_path, capsys, other):
+  saver = checkpoint.Checkpoints(tmp_path)
+  for step in (1, 2):
+    saver.save(step, {'x': np.full(2, step)}, {'at': step})
+  saver.close()
+  told = b'at\\": 2'
+  (where,) = [path for path in (tmp_path / 'checkpoints/2').rglob('*')
+              if path.is_file() and told in path.read_bytes()]
+  where.write_bytes(where.read_bytes().replace(told, other))
+  again = checkpoint.Checkpoints(tmp_path)
+  assert again.restore({'x': np.zeros(2, int)})[1] == {'at': 1}
+  assert 'the place in the data is not what was saved' in capsys.readouterr().err
+  again.close()
