@@ -143,7 +143,7 @@ def start(rng, folder, config) -> Iterator[Life]:
 
 
 def step(rng, folder, config, told: int = signal.SIGKILL) -> Iterator[Life]:
-  at = rng.randint(max(losses(folder), default=0) + 1, config.steps)
+  at = rng.randint(min(max(losses(folder), default=0) + 1, config.steps), config.steps)
   life = Life(folder)
   life.until(lambda: max(losses(folder), default=0) >= at)
   life.send(told)
