@@ -1,10 +1,12 @@
 """Checkpoints in a workdir: saved in the background, restored onto any mesh (orbax)."""
 
 import contextlib
+import inspect
 import json
 import pathlib
 import shutil
 import sys
+import warnings
 import zlib
 from typing import Any, Iterator
 
@@ -75,6 +77,7 @@ class Checkpoints:
     each process had its own).
     Raises InputError where the shapes differ: the workdir is of another model.
     """
+    _hush_late_reads()
     errors: dict[int, Exception] = {}
     for step in sorted((one.step for one in self._orbax.checkpoints), reverse=True):
       try:
@@ -180,6 +183,7 @@ def load_params(workdir: str | pathlib.Path, abstract_params: Any, step: int | N
     if step is None and reader.latest is None:
       raise InputError(f'--init_from={workdir} has no whole checkpoint yet: wait for the first '
                        'save of that run, or give another workdir.')
+    _hush_late_reads()
     try:
       found = reader.load_checkpointables(
           step, dict(state=dict(params=abstract_params), data=None))
@@ -213,4 +217,15 @@ def _gather(text: str) -> list[str]:
 
 
 def _first_line(error: BaseException) -> str:
+  while error.__cause__:  # what the file system or the decoder said
+    error = error.__cause__
   return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _hush_late_reads() -> None:
+  """Where one array is damaged, those still being read have nobody to report to, and say so."""
+  def report(thrown: Any) -> None:
+    if not inspect.iscoroutine(thrown.object) and str(thrown.exc_value) != 'Event loop is closed':
+      sys.__unraisablehook__(thrown)
+  sys.unraisablehook = report
+  warnings.filterwarnings('ignore', r"coroutine '\S+' was never awaited", RuntimeWarning)

@@ -230,9 +230,9 @@ def verdict(life: Life, sound: dict[int, float]) -> str:
   code, said = life.end()
   if any(sound[step] != loss for step, loss in losses(life.folder).items() if math.isfinite(loss)):
     return 'ANOTHER LOSS'
-  if code in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
-    return 'killed' if code else 'ended'
   lines = [line for line in said.splitlines() if not line.startswith('warning: ')]
+  if code in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM) and not lines:
+    return 'killed' if code else 'ended'
   one = code == 1 and len(lines) == 1 and lines[0].startswith('error: ')
   return 'sentence' if one else f'NO SENTENCE ({code})'
 
