@@ -42,8 +42,6 @@ class Config:
   tools: what it may call in them: python, search:PAGES.jsonl.
   examples: examples of each task at most.
   samples: answers to each question of a generative task; several give pass@k and maj@k.
-  tokens: tokens that CORE and documents run through the model at a time; unset means 1,024 on a
-    CPU (what its cache holds), 16,384 elsewhere.
   slots: answers that are generated at a time.
   one_by_one: every candidate and every answer on its own: the same choices, slower.
   """
@@ -55,14 +53,13 @@ class Config:
   tools: tuple[str, ...] = ()
   examples: int = 200
   samples: int = 1
-  tokens: int | None = None
   slots: int = 32
   one_by_one: bool = False
   sample: Sampling = Sampling(max_tokens=256, temperature=0.0)
 
   def __post_init__(self):
-    for name in ('examples', 'samples', 'tokens', 'slots'):
-      if getattr(self, name) is not None and getattr(self, name) < 1:
+    for name in ('examples', 'samples', 'slots'):
+      if getattr(self, name) < 1:
         raise InputError(f'--{name}={getattr(self, name)}: give a positive number.')
     if self.samples > 1 and not self.sample.temperature:
       raise InputError(f'--samples={self.samples} are all one at temperature 0: give '
@@ -100,8 +97,7 @@ def main(config: Config) -> None:
   if not (config.core or config.documents or config.tasks):
     raise InputError('nothing to evaluate: give --core, --documents or --tasks.')
   opened = workdir.open_model(config.init_from, step=config.step)
-  scorer = choice.Scorer(opened.model, config.tokens or (
-      1024 if jax.default_backend() == 'cpu' else 16_384))
+  scorer = choice.Scorer(opened.model)
   numbers, examples, start = {}, [], time.monotonic()
   print(f'{"task":32} {"measure":22} {"value":>8} {"stderr":>8} {"n":>6}')
   found = itertools.chain(

@@ -40,6 +40,8 @@ def main(config: Config) -> None:
   held = rankings.prepare(judge.data, Chat(tokenizer), config.teller.model.context,
                           judge.workdir)['validation']
   found = reward_model.scored(reward_model.open_reward(judge.workdir, tokenizer), held)
+  steps = [row for row in metrics.read_rows(pathlib.Path(judge.workdir) / 'metrics.jsonl')
+           if 'validation/accuracy' in row]
   gold = [one.ranking.gold for one in held]
   gap = measure.mean([right(ours) - right(true) for ours, true in zip(found, gold)])
   numbers = ranking.summary(found, gold)
@@ -50,14 +52,12 @@ def main(config: Config) -> None:
       number=f'{numbers["accuracy"]:.1%} of pairs right, {numbers["ceiling"]:.1%} is the ceiling; '
       f'{gap.value:+.1%} +- {gap.stderr:.1%}; correlation with the truth '
       f'{numbers["gold_correlation"]:.2f}, Kendall tau {numbers["kendall_tau"]:.2f}, calibration '
-      f'error {numbers["calibration_error"]:.3f}',
+      f'error {steps[-1]["validation/calibration_error"]:.3f}',
       expected=f'within {WITHIN:.0%} of the ceiling', holds=gap.value > -WITHIN,
       otherwise='more rankings, or a teller that has read more before it judges',
       picture=dict(title='Held-out pairs ranked right', xlabel='step', ylabel='share right',
                    expectation=numbers['ceiling'], series={'reward model': [
-                       (row['step'], row['validation/accuracy']) for row in metrics.read_rows(
-                           pathlib.Path(judge.workdir) / 'metrics.jsonl')
-                       if 'validation/accuracy' in row]}))
+                       (row['step'], row['validation/accuracy']) for row in steps]}))
 
 
 def right(scores: list[float]) -> float:

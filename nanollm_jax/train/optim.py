@@ -24,6 +24,7 @@ class OptimConfig:
   beta1: decay of the first moment.
   beta2: decay of the second moment.
   clip: largest global gradient norm; 0 turns clipping off.
+  dtype: of the first moment, or Muon's momentum; bfloat16 takes a quarter off AdamW's state.
   """
 
   name: Literal['adamw', 'muon'] = 'adamw'
@@ -36,6 +37,7 @@ class OptimConfig:
   beta1: float = 0.9
   beta2: float = 0.95
   clip: float = 1.0
+  dtype: Literal['float32', 'bfloat16'] = 'float32'
 
   def __post_init__(self):
     if self.learning_rate is not None and self.learning_rate < 0:
@@ -73,12 +75,12 @@ def make(config: OptimConfig, peak: float, steps: int) -> optax.GradientTransfor
   """The whole optimizer: clipping, then AdamW or Muon under the schedule."""
   rate = schedule(config, peak, steps)
   if config.name == 'adamw':
-    update = optax.adamw(rate, config.beta1, config.beta2, weight_decay=config.weight_decay,
-                         mask=decayed)
+    update = optax.adamw(rate, config.beta1, config.beta2, mu_dtype=config.dtype,
+                         weight_decay=config.weight_decay, mask=decayed)
   else:
     update = contrib.muon(
         rate, muon_weight_dimension_numbers=muon_dimensions, consistent_rms=0.2,
-        weight_decay=config.weight_decay, adam_b1=config.beta1, adam_b2=config.beta2)
+        weight_decay=config.weight_decay, mu_dtype=config.dtype, adam_b1=config.beta1, adam_b2=config.beta2)
   return optax.chain(optax.clip_by_global_norm(config.clip), update) if config.clip else update
 
 

@@ -22,7 +22,7 @@ def test_core_and_documents_batched_and_one_by_one(tiny, corpus, tmp_path, capsy
   (tmp_path / 'mine.jsonl').write_text('\n'.join(map(json.dumps, items)))
   (tmp_path / 'other.jsonl').write_text('{"prompt": "no item"}\n')
   config = evaluate.Config(init_from=run.workdir, core=(f'{tmp_path}/*.jsonl',), examples=5,
-                           tokens=64, documents=(f'{corpus}/documents.jsonl',))
+                           documents=(f'{corpus}/documents.jsonl',))
   evaluate.main(config)
   out = capsys.readouterr().out
   assert 'left out' in out and 'other.jsonl line 1 is no CORE item' in out

@@ -120,6 +120,26 @@ def test_weight_decay_spares_norms_and_biases():
     assert value == (path[-1].key in ('kernel', 'embedding', 'positions')), path
 
 
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_a_first_moment_in_bfloat16_moves_almost_alike(name):
+  tree = {'kernel': jax.random.normal(KEY, (8, 16)), 'bias': jnp.ones(16)}
+  def moved(dtype):
+    optimizer = optim.make(optim.OptimConfig(name, dtype=dtype), 0.01, 10)
+    now, state = tree, optimizer.init(tree)
+    for step in range(5):
+      gradients = jax.tree.map(
+          lambda leaf: jax.random.normal(jax.random.key(step), leaf.shape), now)
+      updates, state = optimizer.update(gradients, state, now)
+      now = optax.apply_updates(now, updates)
+    return jax.tree.map(jnp.subtract, now, tree), state
+  (ours, state), (exact, full) = moved('bfloat16'), moved('float32')
+  size = lambda state: sum(leaf.nbytes for leaf in jax.tree.leaves(state) if leaf.ndim)
+  assert size(full) - size(state) == 2 * 144  # bytes of a number x parameters
+  for one, other in zip(*map(jax.tree.leaves, (ours, exact))):
+    assert one.dtype == jnp.float32 and not np.array_equal(one, other)
+    assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
+
+
 def test_schedules_at_their_corners():
   make = lambda name: optim.schedule(optim.OptimConfig(
       schedule=name, warmup=0.1, decay=0.2, final=0.1), 1.0, 100)
