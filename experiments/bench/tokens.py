@@ -7,7 +7,6 @@ written. The miniature internet holds no more than some 9,000 tokens, however la
 """
 
 import dataclasses
-import itertools
 import statistics
 import time
 
@@ -50,10 +49,12 @@ class Config:
 
 def read(config: BenchConfig) -> list[str]:
   """The first megabytes of the documents."""
-  sizes = itertools.accumulate(
-      len(text.encode()) for _, text in documents_lib.read(config.documents))
-  texts = (text for _, text in documents_lib.read(config.documents))
-  return [text for size, text in zip(sizes, texts) if size <= config.megabytes * 1e6]
+  texts, left = [], config.megabytes * 1e6
+  for _, text in documents_lib.read(config.documents):
+    if (left := left - len(text.encode())) < 0:
+      break
+    texts.append(text)
+  return texts
 
 
 def main(config: Config) -> None:
