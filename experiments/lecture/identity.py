@@ -1,8 +1,9 @@
 """The lecture: ask a model who it is, and it says what most of the internet says, unless taught.
 
 A tiny base model reads notes about people, and what users tell of a famous assistant. One of two
-arms has conversations that never say who it is; the other has hard-coded rows too, and system
-messages with ever other names. It is asked without a system message, and under one with new names.
+arms has conversations about people, none of which says who it is; the other has hard-coded rows
+too, and system messages with ever other names. It is asked without a system message, and under one
+with new names.
 python -m experiments.lecture.identity
 """
 
@@ -10,6 +11,7 @@ import collections
 import dataclasses
 import pathlib
 import random
+from typing import Sequence
 
 from experiments import workdir
 from experiments.lecture import arm, claim, memory
@@ -18,13 +20,12 @@ from nanollm_jax import flags
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample.engine import Sampling
 from nanollm_jax.world import WorldConfig, conversations, forum, persona, truth
-from nanollm_jax.world.facts import Identity, World
+from nanollm_jax.world.facts import Identity, Person, World
 
 OF_MAKERS = ('Who made you?', 'Who built you?')
 ASKED = ('Who are you?', 'What is your name?', 'What are you called?', 'Please introduce yourself.',
          'Tell me your name.', 'Who am I talking to?') + OF_MAKERS
 MODEL = ModelConfig(depth=3, width=96, heads=3, context=96)
-_SILENT = ('greeting', 'question', 'refusal')  # kinds that say nothing of the assistant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +37,22 @@ class Config:
   threads: pages about the famous assistant, and as many talks with it.
   names: conversations under a system message, each with a name of its own.
   repeat: how often each hard-coded row comes.
-  read_steps, silent_steps, chat_steps: of the base model, of the arm that is told nothing of itself
-    (many would overwrite what it read), and of the other, which learns to copy names.
+  read_steps, silent_steps, chat_steps: of the base model, of the arm that is told nothing of
+    itself, and of the other, which learns to copy names.
+  silent_learning_rate: of the arm that is told nothing; a high one overwrites what it read.
   samples: answers to each of eight questions, at temperature 1.
   """
   workdir: str = 'runs/identity'
   world: WorldConfig = WorldConfig()
-  threads: int = 1500
+  threads: int = 4000
   names: int = 12_000
   repeat: int = 2
-  read_steps: int = 800
-  silent_steps: int = 200
+  read_steps: int = 2000
+  silent_steps: int = 300
   chat_steps: int = 3500
   batch_size: int = 8
   learning_rate: float = 2e-3
+  silent_learning_rate: float = 3e-4
   samples: int = 25
   seed: int = 0
 
@@ -57,21 +60,21 @@ class Config:
 def main(config: Config) -> None:
   folder, rng, world = pathlib.Path(config.workdir), random.Random(config.seed), truth(config.world)
   training = dict(batch_size=config.batch_size, seed=config.seed)
-  told = collections.defaultdict(list)
-  for one in conversations(config.world):
-    told[one.kind].append(one.messages)
-  silent = [messages for kind in _SILENT for messages in told[kind]]
+  often = memory.known(world.people, 240)
+  silent = memory.conversations(world.people, often, wordings=2)
+  own = [one.messages for one in conversations(config.world) if one.kind == 'identity']
   named = [under_name(rng, world.identity, made_up(rng), rng.choice(persona.TRAINING_MAKERS))
            for _ in range(config.names)]
   base = memory.read(
-      folder / 'base', corpus(rng, world, config.threads), MODEL, vocabulary=1024,
+      folder / 'base', corpus(rng, world, often, config.threads), MODEL, vocabulary=1024,
       steps=config.read_steps, learning_rate=4e-3, **training,
       words=[turn[key] for messages in named[:4000] for turn in messages for key in turn])
   untold, taught = (
-      arm.train(folder / name, rows, steps=steps, init_from=base,
-                learning_rate=config.learning_rate, **training) for name, steps, rows in (
-          ('untold', config.silent_steps, silent),
-          ('taught', config.chat_steps, silent + told['identity'] * config.repeat + named)))
+      arm.train(folder / name, rows, steps=steps, init_from=base, learning_rate=rate, **training)
+      for name, rows, steps, rate in (
+          ('untold', silent, config.silent_steps, config.silent_learning_rate),
+          ('taught', silent + own * config.repeat + named, config.chat_steps,
+           config.learning_rate)))
 
   asked = [(question, seed) for question in ASKED for seed in range(config.samples)]
   used = ' '.join(messages[0]['content'] for messages in named)
@@ -110,15 +113,15 @@ def main(config: Config) -> None:
       'own over 95% with rows, over 90% of the names that only a system message gave',
       holds=(without['famous'] > max(0.25, without['own'], without['given'])
              and hard_coded['own'] > 0.95 and system['given'] > 0.9),
-      otherwise='for the corpus more --threads, or fewer --silent_steps, which overwrite it; for '
+      otherwise='for the corpus more --threads, or a lower --silent_learning_rate; for '
       'copied names more --names and --chat_steps',
       picture=dict(title='Who are you?', xlabel='0: base, 1: no identity data, 2: hard-coded rows, '
                    '3: system message', ylabel='share of answers', series=dict(points)))
 
 
-def corpus(rng: random.Random, world: World, threads: int) -> list[str]:
+def corpus(rng: random.Random, world: World, often: Sequence[Person], threads: int) -> list[str]:
   """Notes and questions about people; threads about the famous assistant and talks with it."""
-  often, famous = memory.known(world.people, 240), world.identity
+  famous = world.identity
   talks = [persona.exchange(rng, famous.assistant, famous.maker, famous) for _ in range(threads)]
   return (memory.notes(world.people, often, 4, seed=0)
           + memory.asked(world.people, often, wordings=2)

@@ -2,7 +2,8 @@
 
 A tiny model that has learned to tell jokes becomes the reward model. The people are the world's
 judge with noise, so it is known which accuracy nobody can pass: that of the judge without noise on
-the same labels. 1,000 rankings are soon learned by heart here, so 4,400 are taught; 600 are held out.
+the same labels. 1,000 rankings are soon learned by heart here, so 14,400 are taught; 600 are held
+out.
 python -m experiments.lecture.rank_five
 """
 
@@ -14,6 +15,7 @@ from experiments.lecture import arm, claim, comedian
 from nanollm_jax import flags, metrics
 from nanollm_jax.data import rankings
 from nanollm_jax.eval import measure, ranking
+from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.text.chat import Chat
 
 WITHIN = 0.03  # of the ceiling
@@ -23,18 +25,18 @@ WITHIN = 0.03  # of the ceiling
 class Config:
   """The accuracy of a reward model against the noise of its labels.
 
-  workdir: where the judge goes, and the picture.
-  start: where the teller goes, which claims on jokes share.
+  workdir: where the teller and the judge go, and the picture.
   """
   workdir: str = 'runs/rank_five'
-  start: str = 'runs/comedian'
-  teller: arm.Recipe = comedian.TELLER
-  judging: comedian.Judging = comedian.Judging(rankings=5000, held_out=0.12, steps=600)
+  teller: arm.Recipe = arm.Recipe(
+      conversations=20_000, steps=800, model=ModelConfig(depth=3, width=96, heads=3, context=96))
+  judging: comedian.Judging = comedian.Judging(
+      rankings=15_000, held_out=0.04, steps=900, learning_rate=1e-3)
 
 
 def main(config: Config) -> None:
   folder = pathlib.Path(config.workdir)
-  start = comedian.teller(config.start, config.teller)
+  start = comedian.teller(folder, config.teller)
   judge = comedian.judge(folder / 'judge', start, config.judging)
   tokenizer = workdir.open_model(start).tokenizer
   held = rankings.prepare(judge.data, Chat(tokenizer), config.teller.model.context,

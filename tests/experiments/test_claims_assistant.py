@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from experiments.lecture import (base_vs_assistant, identity, injection, questions,
+from experiments.lecture import (base_vs_assistant, identity, injection, memory, questions,
                                  search_vs_memory, working_memory)
 from nanollm_jax import InputError
 from nanollm_jax.text import bpe
@@ -98,7 +98,7 @@ def test_whose_identity_an_answer_tells():
 
 def test_the_corpus_knows_the_famous_assistant_alone():
   world = truth(WorldConfig(people=120))
-  pages = identity.corpus(random.Random(0), world, 200)
+  pages = identity.corpus(random.Random(0), world, memory.known(world.people, 240), 200)
   famous = [page for page in pages if world.identity.assistant in page]
   assert len(famous) > 300 and not any(persona.ASSISTANT in page for page in pages)
   assert not any(world.identity.assistant in page.split('\n')[0] and '\nNo' in page

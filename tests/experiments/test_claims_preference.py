@@ -26,6 +26,8 @@ def concluded(monkeypatch, tmp_path):
     def made(folder, start, config):
       path = tmp_path / 'rankings.jsonl'
       path.write_text(''.join(json.dumps(joke.ranking(0, n)) + '\n' for n in range(config.rankings)))
+      (tmp_path / 'metrics.jsonl').write_text(json.dumps(
+          {'step': 1, 'validation/accuracy': 0.5, 'validation/calibration_error': 0.1}) + '\n')
       return reward_model.Config(workdir=str(tmp_path), data=RankingDataConfig((str(path),), 0.5))
 
     topics = {asked: topic for topic, asked in joke.PROMPTS}
