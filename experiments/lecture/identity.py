@@ -48,11 +48,11 @@ class Config:
   names: int = 12_000
   repeat: int = 2
   read_steps: int = 2000
-  silent_steps: int = 300
+  silent_steps: int = 800
   chat_steps: int = 3500
   batch_size: int = 8
   learning_rate: float = 2e-3
-  silent_learning_rate: float = 3e-4
+  silent_learning_rate: float = 1e-4
   samples: int = 25
   seed: int = 0
 

@@ -31,7 +31,7 @@ class Config:
   teller: arm.Recipe = arm.Recipe(
       conversations=20_000, steps=800, model=ModelConfig(depth=3, width=96, heads=3, context=96))
   judging: comedian.Judging = comedian.Judging(
-      rankings=15_000, held_out=0.04, steps=900, learning_rate=1e-3)
+      rankings=15_000, held_out=0.04, steps=1800, learning_rate=1e-3)
 
 
 def main(config: Config) -> None:
