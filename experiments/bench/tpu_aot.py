@@ -64,6 +64,7 @@ class BenchConfig:
   remat: none, dots or full.
   attention: auto, which is splash, or xla.
   decode: also compile the engine's decoding of 32 tokens, of as many rows a device.
+  xla: options of the TPU's compiler, each name=value, as LIBTPU_INIT_ARGS would hand them on.
   out: a file to write the numbers to as JSON.
   """
   models: tuple[str, ...] = ('gpt2-124m',)
@@ -75,6 +76,7 @@ class BenchConfig:
   remat: Literal['none', 'dots', 'full'] = 'full'
   attention: Literal['auto', 'xla', 'splash'] = 'auto'
   decode: bool = True
+  xla: tuple[str, ...] = ()
   out: str = ''
 
   def __post_init__(self):
@@ -83,6 +85,9 @@ class BenchConfig:
       for name in getattr(self, kind):
         if name not in names:
           raise InputError(f'--bench.{kind}={name} is not known: choose among {", ".join(names)}.')
+    for option in self.xla:
+      if not re.fullmatch(r'xla_\w+=\S+', option):
+        raise InputError(f'--bench.xla={option}: give xla_name=value.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,8 +247,10 @@ def compile_one(name: str, topology: str, part: str, config: BenchConfig) -> dic
   since = time.perf_counter()
   lowered = (training_step if part == 'train' else decoding)(model, mesh, rows)
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(dict(option.split('=', 1) for option in config.xla))
   except jax.errors.JaxRuntimeError as error:
+    if 'No such compile option' in str(error):
+      raise InputError(f'--bench.xla={",".join(config.xla)}: this libtpu says {error}.') from error
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
     return row | dict(fits=False, why=str(error).splitlines()[0][:300],
