@@ -26,7 +26,7 @@ from nanollm_jax.sample.choose import choose
 from nanollm_jax.text.chat import Call
 
 SMALLEST_BUCKET = 16  # of prompts
-SMALLEST_CACHE = 64  # positions; a step reads all of them, so there are no more than requests need
+SMALLEST_CACHE = 64  # positions; a step reads all of them, so the cache doubles when it is full
 LONGEST_CALL = 128  # tokens of a question to a tool
 LONGEST_FORCED = 256  # tokens of its answer; what is over is cut
 MOST_CALLS = 8  # of one row
@@ -84,10 +84,17 @@ class Slots(NamedTuple):
 class _Row:
   """The host's view of a slot in use."""
   index: int
+  prompt: int  # tokens of it
+  most: int  # tokens that may be produced
+  made: int = 0
   call: Call | None = None  # the tool whose question is being written
   question: list[int] = dataclasses.field(default_factory=list)
   asked: bool = False  # the question is whole
   calls: int = 0
+
+  def reach(self, steps: int) -> int:
+    """Positions that it has written after so many steps of decoding."""
+    return self.prompt + min(self.made + steps - 1, self.most)
 
   def read(self, token: int, calls: dict[int, Call]) -> None:
     """Follows a sampled token from TEXT to CALL and through it."""
@@ -121,13 +128,14 @@ class Engine:
     """
     self.config = dataclasses.replace(config, scan=False, remat='none')
     self.slots, self.length = slots, length or config.context
-    self._stop = np.asarray(list(stop), np.int32)
+    self._stop, self._chunk = np.asarray(list(stop), np.int32), chunk
     model = Transformer(self.config)
     self._prefill = jax.jit(functools.partial(_prefill, model.apply),
                             static_argnames='truncate', donate_argnums=1)
     self._decode = jax.jit(functools.partial(_decode, model.apply, chunk),
                            static_argnames='truncate', donate_argnums=1)
     self._force = jax.jit(_force, donate_argnums=0)
+    self._resize = jax.jit(cache_lib.resize, static_argnames='length')
 
   def generate(self, params: Any, prompts: Sequence[Sequence[int]],
                sampling: Sampling | Sequence[Sampling] = Sampling(),
@@ -163,8 +171,8 @@ class Engine:
     each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     requests = [self._request(i, prompt, one) for i, (prompt, one) in enumerate(zip(prompts, each))]
     truncate = any(one.top_k or one.top_p < 1 for one in each)
-    longest = max((len(prompt) + left for _, prompt, left, _ in requests), default=1)
-    params, state = self._cast(unstack(params)), self._empty(longest)
+    longest = max((len(prompt) for _, prompt, *_ in requests), default=1)
+    params, state = self._cast(unstack(params)), self._empty(self._cache_for(longest + self._chunk))
     starts = {call.start: call for call in calls}
     ends = np.asarray([call.end for call in calls], np.int32)
     waiting, rows = requests[::-1], {}
@@ -173,9 +181,11 @@ class Engine:
         free = [slot for slot in range(self.slots) if slot not in rows]
         group = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
         if group:
-          rows |= {slot: _Row(index) for slot, (index, *_) in zip(free, group)}
+          rows |= {slot: _Row(index, len(prompt), left)
+                   for slot, (index, prompt, left, _) in zip(free, group)}
           state, *made = self._fill(params, state, dict(zip(free, group)), ends, truncate)
         else:
+          state = self._grown(state, max(row.reach(self._chunk) for row in rows.values()))
           state, *made = self._decode(params, state, self._stop, ends, truncate=truncate)
         made = jax.device_get((*made, state.left_B, state.waits_B))
         asking = []
@@ -191,6 +201,7 @@ class Engine:
 
   def _event(self, row: _Row, starts, token_C, logprob_C, sampled_C, alive_C, left):
     count = int(alive_C.sum())
+    row.made += count
     ids, sampled = token_C[:count].tolist(), sampled_C[:count].tolist()
     for token, was_sampled in zip(ids, sampled):
       if was_sampled:
@@ -221,8 +232,16 @@ class Engine:
     cast = lambda leaf: leaf.astype(self.config.dtype) if leaf.ndim > 1 else leaf
     return jax.tree.map(cast, params)
 
-  def _empty(self, longest: int) -> Slots:
-    length = min(max(SMALLEST_CACHE, _power(longest)), self.length)
+  def _cache_for(self, positions: int) -> int:
+    return min(max(SMALLEST_CACHE, _power(positions)), self.length)
+
+  def _grown(self, state: Slots, positions: int) -> Slots:
+    length = self._cache_for(positions)
+    if length <= cache_lib.length(state.cache):
+      return state
+    return state._replace(cache=self._resize(state.cache, length=length))
+
+  def _empty(self, length: int) -> Slots:
     zeros = lambda dtype, *shape: jnp.zeros((self.slots, *shape), dtype)
     return Slots(cache_lib.empty(self.config, self.slots, length), zeros(jnp.int32),
                  zeros(jnp.int32), zeros(jnp.int32), zeros(jnp.int32), zeros(bool),

@@ -76,6 +76,19 @@ def test_equals_one_at_a_time_and_compiles_little():
     np.testing.assert_allclose(completion.logprobs, logprobs, atol=1e-4)
 
 
+def test_a_cache_that_grows_changes_nothing(monkeypatch):
+  prompts = [prompt[:3] for prompt in requests(6)[0]]
+  each = [Sampling(max_tokens=28, temperature=seed % 2, seed=seed) for seed in range(6)]
+  expected = engine_of(4).generate(PARAMS, prompts, each)
+  monkeypatch.setattr(engine_lib, 'SMALLEST_CACHE', 16)
+  engine = Engine(CONFIG, STOP, slots=4, chunk=5)
+  for one, other in zip(engine.generate(PARAMS, prompts, each), expected):
+    assert one.ids == other.ids and one.finished == other.finished
+    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+  assert max(len(one.ids) for one in expected) == 28
+  assert engine._resize._cache_size() == 1
+
+
 @pytest.mark.slow
 def test_a_sample_depends_on_its_seed_alone():
   prompts, each = requests(6)
