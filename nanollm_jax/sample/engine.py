@@ -171,8 +171,9 @@ class Engine:
     each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
     requests = [self._request(i, prompt, one) for i, (prompt, one) in enumerate(zip(prompts, each))]
     truncate = any(one.top_k or one.top_p < 1 for one in each)
-    longest = max((len(prompt) for _, prompt, *_ in requests), default=1)
-    params, state = self._cast(unstack(params)), self._empty(self._cache_for(longest + self._chunk))
+    longest = max((len(prompt) + min(left, self._chunk) for _, prompt, left, _ in requests),
+                  default=1)
+    params, state = self._cast(unstack(params)), self._empty(self._cache_for(longest))
     starts = {call.start: call for call in calls}
     ends = np.asarray([call.end for call in calls], np.int32)
     waiting, rows = requests[::-1], {}
