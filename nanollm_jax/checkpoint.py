@@ -227,5 +227,6 @@ def _hush_late_reads() -> None:
   def report(thrown: Any) -> None:
     if not inspect.iscoroutine(thrown.object) and str(thrown.exc_value) != 'Event loop is closed':
       sys.__unraisablehook__(thrown)
-  sys.unraisablehook = report
+  if sys.unraisablehook is sys.__unraisablehook__:  # nobody else's
+    sys.unraisablehook = report
   warnings.filterwarnings('ignore', r"coroutine '\S+' was never awaited", RuntimeWarning)
