@@ -44,6 +44,11 @@ def _peaks() -> tuple[float | None, float | None]:
   return next((peaks for name, peaks in PEAKS.items() if name in kind), (None, None))
 
 
+def cores() -> int:
+  """CPU cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def environment() -> dict[str, Any]:
   """Versions and devices of this run, for its report."""
   devices = jax.devices()
@@ -52,7 +57,7 @@ def environment() -> dict[str, Any]:
   return dict(
       python=sys.version.split()[0], **versions, platform=devices[0].platform,
       device=devices[0].device_kind, devices=len(devices), processes=jax.process_count(),
-      cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
+      cores=cores())
 
 
 def journal(path: pathlib.Path, from_step: int) -> TextIO:

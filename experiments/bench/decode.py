@@ -141,7 +141,7 @@ def measure(size: str, rows: int, config: BenchConfig) -> dict[str, Any]:
       np.savez(weights, **flat(params))
       runs['hf'], row['twin'] = stack.enter_context(train.process(
           'experiments.bench.hf_twin', config=dataclasses.asdict(model), weights=str(weights),
-          prompts=prompts, threads=train.cores()))
+          prompts=prompts, threads=metrics.cores()))
     results = train.rounds(runs, config.rounds, config.new, warm=config.new)
   for name, result in results.items():
     seconds = [one['seconds'] for one in result]

@@ -135,7 +135,7 @@ def training_step(model: ModelConfig, mesh: Any, rows: int) -> jax.stages.Lowere
 
 def decoding(model: ModelConfig, mesh: Any, rows: int) -> jax.stages.Lowered:
   """The engine's decoding of CHUNK tokens of all rows, of caches of the whole context."""
-  engine = Engine(model, [0], slots=rows, chunk=CHUNK)
+  engine = Engine(model, [0], slots=rows, chunk=CHUNK, lanes=1)
   plain = engine.config
   shapes = jax.eval_shape(
       lambda key: engine._cast(transformer.init(plain, key)), jax.random.key(0))

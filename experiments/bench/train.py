@@ -223,7 +223,7 @@ def measure(size: str, family: str, config: BenchConfig, peak: float) -> dict[st
     if config.torch:
       runs['torch'], row['twin'] = stack.enter_context(process(
           'experiments.bench.torch_twin', config=dataclasses.asdict(model),
-          tokens=tokens_BT.tolist(), threads=cores(), compiled=config.compile,
+          tokens=tokens_BT.tolist(), threads=metrics.cores(), compiled=config.compile,
           fused=config.fused))
     results = rounds(runs, config.rounds, config.steps)
   seconds = {name: [result['seconds'] for result in results[name]] for name in results}
@@ -241,11 +241,6 @@ def measure(size: str, family: str, config: BenchConfig, peak: float) -> dict[st
     row['median_ratio'] = statistics.median(
         b / a for a, b in zip(seconds['jax'], seconds['torch']))
   return row
-
-
-def cores() -> int:
-  """CPU cores that this process may use."""
-  return metrics.environment()['cores']
 
 
 def matmul_peak() -> float:

@@ -7,18 +7,23 @@ prompts that enter together are prefilled once.
 A row is in one of four states. TEXT: its tokens are sampled. CALL: they are, and become the
 question to a tool; at the tool's end token the row waits. FORCE: the tool's answer enters, a
 token a step, unsampled. DONE: a stop token was sampled or the budget is spent.
+
+XLA's CPU runs a decode step on one core. So on a CPU the slots are divided into lanes, one a
+core, each with its own share of the requests in a thread of its own, all by the same programs.
 """
 
 import concurrent.futures
 import dataclasses
 import functools
+import queue
+import threading
 from typing import Any, Iterator, NamedTuple, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nanollm_jax import InputError
+from nanollm_jax import InputError, metrics
 from nanollm_jax.model import cache as cache_lib
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.model.transformer import Transformer, unstack
@@ -30,6 +35,7 @@ SMALLEST_CACHE = 64  # positions; a step reads all of them, so the cache doubles
 LONGEST_CALL = 128  # tokens of a question to a tool
 LONGEST_FORCED = 256  # tokens of its answer; what is over is cut
 MOST_CALLS = 8  # of one row
+NARROWEST_LANE = 8  # slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +127,17 @@ class Engine:
   """Generates with one model shape; parameters are handed to every call."""
 
   def __init__(self, config: ModelConfig, stop: Sequence[int], *, slots: int = 16, chunk: int = 16,
-               length: int | None = None):
+               length: int | None = None, lanes: int | None = None):
     """An engine with `slots` rows of `length` positions (default: the context).
 
-    `stop`: ids that end a row. `chunk`: decode steps between two looks by the host.
+    `stop`: ids that end a row. `chunk`: decode steps between two looks by the host. `lanes`:
+    threads that share the slots (default: on one CPU device one for each of its cores, as long
+    as each has some slots; else one).
     """
     self.config = dataclasses.replace(config, scan=False, remat='none')
-    self.slots, self.length = slots, length or config.context
+    cores = metrics.cores() if jax.default_backend() == 'cpu' and jax.device_count() == 1 else 1
+    self._lanes = lanes or max(1, min(cores, slots // NARROWEST_LANE))
+    self.slots, self.length = -(-slots // self._lanes), length or config.context
     self._stop, self._chunk = np.asarray(list(stop), np.int32), chunk
     model = Transformer(self.config)
     self._prefill = jax.jit(functools.partial(_prefill, model.apply),
@@ -173,7 +183,18 @@ class Engine:
     truncate = any(one.top_k or one.top_p < 1 for one in each)
     longest = max((len(prompt) + min(left, self._chunk) for _, prompt, left, _ in requests),
                   default=1)
-    params, state = self._cast(unstack(params)), self._empty(self._cache_for(longest))
+    lanes = max(1, min(self._lanes, -(-len(requests) // self.slots)))
+    # The division is fixed, so that what is in a batch never depends on which thread was first.
+    shares = [requests[len(requests) * i // lanes:len(requests) * (i + 1) // lanes]
+              for i in range(lanes)]
+    params = self._cast(unstack(params))
+    runs = [self._lane(params, share, self._cache_for(longest), truncate, calls)
+            for share in shares]
+    yield from runs[0] if lanes == 1 else _together(runs)
+
+  def _lane(self, params, requests, positions, truncate, calls):
+    """As `_run`, of a share of the requests in slots of its own."""
+    state = self._empty(positions)
     starts = {call.start: call for call in calls}
     ends = np.asarray([call.end for call in calls], np.int32)
     waiting, rows = requests[::-1], {}
@@ -269,6 +290,32 @@ class Engine:
         fields[name][slot] = value
     return self._prefill(params, state, tokens_RP, length_R, source_B, fields, self._stop, ends,
                          truncate=truncate)
+
+
+def _together(runs: Sequence[Iterator]) -> Iterator:
+  """Yields what all iterators yield, each of them read in a thread of its own."""
+  found, stopped = queue.SimpleQueue(), threading.Event()
+
+  def read(run: Iterator) -> None:
+    for event in run:
+      found.put(event)
+      if stopped.is_set():
+        break
+
+  with concurrent.futures.ThreadPoolExecutor(len(runs)) as pool:
+    try:
+      for run in runs:
+        pool.submit(read, run).add_done_callback(found.put)
+      going = len(runs)
+      while going:
+        event = found.get()
+        if isinstance(event, concurrent.futures.Future):
+          event.result()  # raises what has ended the thread
+          going -= 1
+        else:
+          yield event
+    finally:
+      stopped.set()
 
 
 def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields, stop, ends, *,

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,34 @@ def test_a_cache_that_grows_changes_nothing(monkeypatch):
     np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
   assert max(len(one.ids) for one in expected) == 28
   assert engine._resize._cache_size() == 1
+
+
+def test_lanes_share_the_work_and_change_nothing():
+  """Threads that share requests, tools and programs; left early, they stop."""
+  plain = engine_of(4).generate(PARAMS, PROMPTS, HOT)
+  log, calls = [], tools(plain, [])
+  expected = engine_of(4).generate(PARAMS, PROMPTS, HOT, calls)
+  engine, lane, threads = Engine(CONFIG, STOP, slots=8, chunk=5, lanes=2), Engine._lane, set()
+  def seen(*args):
+    for event in lane(engine, *args):
+      threads.add(threading.current_thread())
+      log.append(event)
+      yield event
+  engine._lane = seen
+  made = engine.generate(PARAMS, PROMPTS, HOT, calls)
+  assert [one.ids for one in made] == [one.ids for one in expected] and len(threads) == 2
+  assert engine._decode._cache_size() <= 2  # one for each length of the cache
+  whole = len(log)
+  log.clear()
+  events = engine.completed(PARAMS, PROMPTS, HOT, calls)
+  next(events)
+  events.close()
+  assert not any(thread.is_alive() for thread in threads) and len(log) < whole
+  engine.generate(PARAMS, PROMPTS[:4], HOT[:4])
+  assert threading.current_thread() in threads  # what fits into one lane needs no thread
+  broken = tuple(call._replace(run=lambda question: 1 / 0) for call in calls)
+  with pytest.raises(ZeroDivisionError):
+    engine.generate(PARAMS, PROMPTS, HOT, broken)
 
 
 @pytest.mark.slow
