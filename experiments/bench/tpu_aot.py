@@ -145,7 +145,7 @@ def decoding(model: ModelConfig, mesh: Any, rows: int) -> jax.stages.Lowered:
     logical = ('batch', 'heads') if leaf.ndim == 4 else ('batch',)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype,
                                 sharding=mesh_lib.sharding(mesh, *logical))
-  slots = jax.tree.map(place, jax.eval_shape(lambda: engine._empty(model.context)))
+  slots = jax.tree.map(place, jax.eval_shape(lambda: engine._empty(length=model.context)))
   ids = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=mesh_lib.sharding(mesh))
   with mesh_lib.use(mesh):
     return engine._decode.lower(params, slots, ids, ids, truncate=False)

@@ -8,8 +8,9 @@ A row is in one of four states. TEXT: its tokens are sampled. CALL: they are, an
 question to a tool; at the tool's end token the row waits. FORCE: the tool's answer enters, a
 token a step, unsampled. DONE: a stop token was sampled or the budget is spent.
 
-XLA's CPU runs a decode step on one core. So on a CPU the slots are divided into lanes, one a
-core, each with its own share of the requests in a thread of its own, all by the same programs.
+Over a mesh, rows lie as those of a batch do. XLA's CPU runs a decode step on one core; so there the
+slots are divided into lanes, one a core, each with its own share of the requests in a thread of
+its own, all by the same programs.
 """
 
 import concurrent.futures
@@ -19,6 +20,7 @@ import queue
 import threading
 from typing import Any, Iterator, NamedTuple, Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,6 +148,8 @@ class Engine:
                            static_argnames='truncate', donate_argnums=1)
     self._force = jax.jit(_force, donate_argnums=0)
     self._resize = jax.jit(cache_lib.resize, static_argnames='length')
+    self._empty = jax.jit(functools.partial(_empty, self.config, self.slots),
+                          static_argnames='length')
 
   def generate(self, params: Any, prompts: Sequence[Sequence[int]],
                sampling: Sampling | Sequence[Sampling] = Sampling(),
@@ -194,7 +198,7 @@ class Engine:
 
   def _lane(self, params, requests, positions, truncate, calls):
     """As `_run`, of a share of the requests in slots of its own."""
-    state = self._empty(positions)
+    state = self._empty(length=positions)
     starts = {call.start: call for call in calls}
     ends = np.asarray([call.end for call in calls], np.int32)
     waiting, rows = requests[::-1], {}
@@ -209,7 +213,7 @@ class Engine:
         else:
           state = self._grown(state, max(row.reach(self._chunk) for row in rows.values()))
           state, *made = self._decode(params, state, self._stop, ends, truncate=truncate)
-        made = jax.device_get((*made, state.left_B, state.waits_B))
+        made = jax.device_get(made)
         asking = []
         for slot in sorted(free[:len(group)] if group else rows):
           yield self._event(rows[slot], starts, *(part[slot] for part in made[:-1]))
@@ -263,13 +267,6 @@ class Engine:
       return state
     return state._replace(cache=self._resize(state.cache, length=length))
 
-  def _empty(self, length: int) -> Slots:
-    zeros = lambda dtype, *shape: jnp.zeros((self.slots, *shape), dtype)
-    return Slots(cache_lib.empty(self.config, self.slots, length), zeros(jnp.int32),
-                 zeros(jnp.int32), zeros(jnp.int32), zeros(jnp.int32), zeros(bool),
-                 zeros(jnp.int32, LONGEST_FORCED), zeros(jnp.int32), zeros(jnp.uint32),
-                 zeros(jnp.float32), zeros(jnp.int32), zeros(jnp.float32))
-
   def _fill(self, params, state: Slots, group: dict[int, tuple], ends, truncate: bool):
     """Prefills requests into their slots; pads prompts and lengths to powers of two."""
     prompts = list(dict.fromkeys(prompt for _, prompt, _, _ in group.values()))
@@ -318,6 +315,22 @@ def _together(runs: Sequence[Iterator]) -> Iterator:
       stopped.set()
 
 
+def _empty(config: ModelConfig, slots: int, length: int) -> Slots:
+  """Free slots, born where they will lie on the current mesh."""
+  zeros = lambda dtype, *shape: jnp.zeros((slots, *shape), dtype)
+  state = Slots(cache_lib.empty(config, slots, length), zeros(jnp.int32), zeros(jnp.int32),
+                zeros(jnp.int32), zeros(jnp.int32), zeros(bool), zeros(jnp.int32, LONGEST_FORCED),
+                zeros(jnp.int32), zeros(jnp.uint32), zeros(jnp.float32), zeros(jnp.int32),
+                zeros(jnp.float32))
+  axes = {1: ('batch',), 2: ('batch', None), 4: ('batch', 'heads', None, None)}
+  return jax.tree.map(lambda leaf: nn.with_logical_constraint(leaf, axes[leaf.ndim]), state)
+
+
+def _told(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+  """For the host: whole on every device, so on every process too."""
+  return tuple(nn.with_logical_constraint(array, (None,) * array.ndim) for array in arrays)
+
+
 def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields, stop, ends, *,
              truncate: bool):
   """Runs R right-padded prompts, copies each to its slots, draws the slots' first tokens.
@@ -345,14 +358,15 @@ def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields,
               **{name: fields[name] for name in ('seed', 'temperature', 'top_k', 'top_p')})
   state = state._replace(cache=cache, **{
       f'{name}_B': insert(getattr(state, f'{name}_B'), value) for name, value in made.items()})
-  return state, token_B[:, None], logprob_B[:, None], new_B[:, None], new_B[:, None]
+  return state, *_told(token_B[:, None], logprob_B[:, None], new_B[:, None], new_B[:, None],
+                       state.left_B, state.waits_B)
 
 
 def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bool):
   """Moves every row on by up to `chunk` tokens; ends early when all rows have stopped or wait.
 
   Returns the state; tokens, log-probs, where a token was sampled, not forced, and where a row
-  was alive, all [B, chunk].
+  was alive, all [B, chunk]; the state's left_B and waits_B.
   """
   B = state.token_B.shape[0]
   length = cache_lib.length(state.cache)
@@ -383,7 +397,7 @@ def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bo
   outputs = tuple(jnp.zeros((B, chunk), dtype) for dtype in (jnp.int32, jnp.float32, bool, bool))
   going = lambda carry: (carry[0] < chunk) & jnp.any(alive(carry[1]))
   _, state, outputs = jax.lax.while_loop(going, one, (0, state, outputs))
-  return state, *outputs
+  return state, *_told(*outputs, state.left_B, state.waits_B)
 
 
 def _force(state: Slots, forced_BF, forced_B) -> Slots:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nanollm_jax import InputError
+from nanollm_jax import InputError, mesh as mesh_lib
 from nanollm_jax.model import transformer
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample.choose import choose, keep
@@ -116,6 +116,22 @@ def test_lanes_share_the_work_and_change_nothing():
   broken = tuple(call._replace(run=lambda question: 1 / 0) for call in calls)
   with pytest.raises(ZeroDivisionError):
     engine.generate(PARAMS, PROMPTS, HOT, broken)
+
+
+def test_over_a_mesh_rows_are_divided_and_samples_the_same():
+  prompts, each = requests(5)
+  expected = engine_of(4).generate(PARAMS, prompts, each)
+  mesh = mesh_lib.make(mesh_lib.MeshConfig(data=2, fsdp=2, tensor=2))
+  params = jax.device_put(PARAMS, mesh_lib.tree_sharding(mesh, transformer.logical_axes(CONFIG)))
+  engine, states = Engine(CONFIG, STOP, slots=4, chunk=5), []
+  decode = engine._decode
+  engine._decode = lambda *args, **named: (states.append(args[1]), decode(*args, **named))[1]
+  with mesh_lib.use(mesh):
+    made = engine.generate(params, prompts, each)
+  assert [one.ids for one in made] == [one.ids for one in expected]
+  for leaf in jax.tree.leaves([state.cache for state in states]):
+    assert leaf.sharding.shard_shape(leaf.shape) == (1, 1, *leaf.shape[2:])
+  assert decode._cache_size() == 1  # the state lies from the first as it does later
 
 
 @pytest.mark.slow
