@@ -77,6 +77,7 @@ def main(config: Config) -> None:
 def train(config: Config, task: Task, reward: Reward | None = None) -> None:
   """Practises a task; its grades are the rewards unless a reward is given."""
   # 1. Who we are.
+  mesh.connect()
   tokenizer = known.from_name_or_file(config.init_from)
   chat = chat_lib.Chat(tokenizer)
   config = resolve(config)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments import training
-from nanollm_jax import InputError
+from nanollm_jax import InputError, mesh as mesh_lib
 from nanollm_jax.objectives import policy
 from nanollm_jax.objectives.language import shift
 from nanollm_jax.objectives.logprobs import logprobs
@@ -117,7 +117,7 @@ class Rollouts:
                           temperature=config.rl.temperature)
       return jnp.pad(found_BT[:, :-1], ((0, 0), (1, 0))) * batch['loss_mask']
 
-    self._logprobs = jax.jit(own)
+    self._logprobs = jax.jit(own, out_shardings=mesh_lib.sharding(run.mesh))  # all of us read all
     self._length = float(optax.global_norm(reference))  # by which it is known again
     self._coefficient = config.policy.kl_coefficient
     self._rows: dict[str, np.ndarray] = {}  # what was drawn
@@ -132,7 +132,7 @@ class Rollouts:
     batch = {name: values[rows] for name, values in self._rows.items()}
     self._run.log.tokens_per_step = batch['tokens'].size  # rows are as long as they must be
     self._drawn = time.perf_counter()
-    return batch
+    return self._ours(batch)
 
   def numbers(self, step: int, _: Any) -> dict[str, float]:
     """What the newest draw was like, and the seconds of drawing, judging and this update."""
@@ -246,7 +246,13 @@ class Rollouts:
     size = self._config.fit.batch_size
     parts = ({name: values[at:at + size] for name, values in self._rows.items()}
              for at in range(0, len(self._rows['tokens']), size))
-    return np.concatenate([self._logprobs(params, self._run.put(part)) for part in parts])
+    return np.concatenate([
+        self._logprobs(params, self._run.put(self._ours(part))) for part in parts])
+
+  def _ours(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """This process's slice of rows: every process draws all of them, over all devices."""
+    index, count = mesh_lib.share(self._run.mesh)
+    return {name: np.split(values, count)[index] for name, values in batch.items()}
 
   def _repeat(self, groups: list[Group], rng: np.random.Generator) -> None:
     """Keeps of the rows those that the expert repeats; empty rows fill up."""

@@ -1,4 +1,4 @@
-"""A small corpus, its tokenizer, and the smallest pretraining run."""
+"""A small corpus, its tokenizer, the smallest pretraining run, the smallest assistant."""
 
 import json
 import pathlib
@@ -6,7 +6,9 @@ import random
 
 import pytest
 
-from experiments import pretrain
+from experiments import pretrain, sft
+from nanollm_jax import tasks
+from nanollm_jax.data.conversations import ChatDataConfig
 from nanollm_jax.data.pipeline import DataConfig
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample.engine import Sampling
@@ -43,3 +45,20 @@ def tiny(corpus, tmp_path):
         model=ModelConfig(**model), data=DataConfig((f'{corpus}/documents.jsonl',), validation_fraction=0.1),
         optim=OptimConfig(learning_rate=rate), fit=FitConfig(**fit), sample=Sampling(max_tokens=6))
   return make
+
+
+@pytest.fixture(scope='session')
+def assistant(corpus, tmp_path_factory) -> str:
+  """The workdir of a model that answers tasks.affine(1) in form, right at random."""
+  folder, task = tmp_path_factory.mktemp('assistant'), tasks.affine(1)
+  examples = [task.example(index, 'train') for index in range(200)]
+  (folder / 'chats.jsonl').write_text(''.join(json.dumps({'messages': [
+      {'role': 'user', 'content': one.question},
+      {'role': 'assistant', 'content': task.solve(one)}]}) + '\n' for one in examples))
+  sft.main(sft.Config(
+      workdir=str(folder / 'sft'), init_from='', tokenizer=str(corpus), prompts=(),
+      model=ModelConfig(depth=1, width=32, heads=2, context=64),
+      optim=OptimConfig(learning_rate=1e-2, schedule='constant'),
+      data=ChatDataConfig((str(folder / 'chats.jsonl'),), validation_fraction=0.0),
+      fit=FitConfig(steps=24, batch_size=8, eval_every=0, sample_every=0, save_every=0)))
+  return str(folder / 'sft')

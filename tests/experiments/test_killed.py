@@ -12,38 +12,18 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import reward_model, rl, sft, workdir
+from experiments import reward_model, rl, workdir
 from experiments.bench import faults
 from experiments.rollouts import RewardConfig, RlConfig
-from nanollm_jax import tasks
-from nanollm_jax.data.conversations import ChatDataConfig
 from nanollm_jax.data.rankings import RankingDataConfig
-from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.objectives.policy import PolicyConfig
 from nanollm_jax.train.loop import FitConfig
 from nanollm_jax.train.optim import OptimConfig
 from tests import processes
 
 pytestmark = pytest.mark.slow
-TASK = tasks.affine(1)
 STEPS = 24
 FAST = OptimConfig(learning_rate=1e-2, schedule='constant')
-
-
-@pytest.fixture(scope='module')
-def assistant(corpus, tmp_path_factory) -> str:
-  """The workdir of a model that gives answers in form, right at random."""
-  folder = tmp_path_factory.mktemp('assistant')
-  examples = [TASK.example(index, 'train') for index in range(200)]
-  (folder / 'chats.jsonl').write_text(''.join(json.dumps({'messages': [
-      {'role': 'user', 'content': one.question},
-      {'role': 'assistant', 'content': TASK.solve(one)}]}) + '\n' for one in examples))
-  sft.main(sft.Config(
-      workdir=str(folder / 'sft'), init_from='', tokenizer=str(corpus), prompts=(),
-      model=ModelConfig(depth=1, width=32, heads=2, context=64), optim=FAST,
-      data=ChatDataConfig((str(folder / 'chats.jsonl'),), validation_fraction=0.0),
-      fit=FitConfig(steps=STEPS, batch_size=8, eval_every=0, sample_every=0, save_every=0)))
-  return str(folder / 'sft')
 
 
 def pretraining(tiny, assistant, tmp_path, name):

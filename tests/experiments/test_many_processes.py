@@ -13,16 +13,17 @@ import time
 import numpy as np
 import pytest
 
-from experiments import pretrain
+from experiments import pretrain, rl
 from nanollm_jax import InputError, flags, mesh
 from nanollm_jax.mesh import MeshConfig
 from tests import processes
+from tests.experiments.test_killed import practising
 
 
-def together(config, count, **mesh) -> list[str]:
+def together(config, count, stage='pretrain', **mesh) -> list[str]:
   """Runs a stage in so many processes to its end; returns what each has said."""
   address = f'127.0.0.1:{random.randint(20000, 40000)}'
-  command = processes.command(dataclasses.replace(config, mesh=MeshConfig(**mesh)))
+  command = processes.command(dataclasses.replace(config, mesh=MeshConfig(**mesh)), stage)
   jobs = [subprocess.Popen(
       command, cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
       env=os.environ | {'JAX_NUM_PROCESSES': str(count), 'JAX_COORDINATOR_ADDRESS': address,
@@ -71,6 +72,22 @@ def test_one_process_then_four_with_sharded_parameters(tiny):
   pretrain.main(lengthened(tiny, 'parted', 6))
   together(lengthened(tiny, 'parted', 12), 4, data=2, fsdp=2)
   same_numbers(lengthened(tiny, 'whole', 12), lengthened(tiny, 'parted', 12))
+
+
+@pytest.mark.slow
+def test_two_processes_practise_as_one(tiny, assistant, tmp_path):
+  """Both draw over all devices and learn from their halves of the rows; resumed by one."""
+  of = lambda name, steps: dataclasses.replace(
+      one := practising(tiny, assistant, tmp_path, name),
+      fit=dataclasses.replace(one.fit, steps=steps))
+  rl.main(of('whole', 12))
+  first, second = together(of('parted', 8), 2, 'rl')
+  assert "'data': 2" in first and 'step' not in second
+  rl.main(of('parted', 12))
+  for name in ('loss', 'rollout/reward', 'rollout/kl'):
+    a, b = (processes.numbers(str(tmp_path / folder), name) for folder in ('whole', 'parted'))
+    assert len(a) == len(b) == 12
+    np.testing.assert_allclose(a[:8], b[:8], atol=1e-3, err_msg=name)  # two draws; then roundings tell
 
 
 @pytest.mark.slow
