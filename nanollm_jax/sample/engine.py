@@ -139,7 +139,8 @@ class Engine:
     self.config = dataclasses.replace(config, scan=False, remat='none')
     cores = metrics.cores() if jax.default_backend() == 'cpu' and jax.device_count() == 1 else 1
     self._lanes = lanes or max(1, min(cores, slots // NARROWEST_LANE))
-    self.slots, self.length = -(-slots // self._lanes), length or config.context
+    self._wide = -(-slots // self._lanes)  # slots of a lane
+    self.length = length or config.context
     self._stop, self._chunk = np.asarray(list(stop), np.int32), chunk
     model = Transformer(self.config)
     self._prefill = jax.jit(functools.partial(_prefill, model.apply),
@@ -148,7 +149,7 @@ class Engine:
                            static_argnames='truncate', donate_argnums=1)
     self._force = jax.jit(_force, donate_argnums=0)
     self._resize = jax.jit(cache_lib.resize, static_argnames='length')
-    self._empty = jax.jit(functools.partial(_empty, self.config, self.slots),
+    self._empty = jax.jit(functools.partial(_empty, self.config, self._wide),
                           static_argnames='length')
 
   def generate(self, params: Any, prompts: Sequence[Sequence[int]],
@@ -187,7 +188,7 @@ class Engine:
     truncate = any(one.top_k or one.top_p < 1 for one in each)
     longest = max((len(prompt) + min(left, self._chunk) for _, prompt, left, _ in requests),
                   default=1)
-    lanes = max(1, min(self._lanes, -(-len(requests) // self.slots)))
+    lanes = max(1, min(self._lanes, -(-len(requests) // self._wide)))
     # The division is fixed, so that what is in a batch never depends on which thread was first.
     shares = [requests[len(requests) * i // lanes:len(requests) * (i + 1) // lanes]
               for i in range(lanes)]
@@ -204,7 +205,7 @@ class Engine:
     waiting, rows = requests[::-1], {}
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
       while waiting or rows:
-        free = [slot for slot in range(self.slots) if slot not in rows]
+        free = [slot for slot in range(self._wide) if slot not in rows]
         group = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
         if group:
           rows |= {slot: _Row(index, len(prompt), left)
@@ -239,8 +240,8 @@ class Engine:
 
   def _tell(self, state: Slots, slots: list[int], answers: list[list[int]]) -> Slots:
     """Hands the tools' answers to the rows that asked."""
-    forced_BF = np.zeros((self.slots, LONGEST_FORCED), np.int32)
-    forced_B = np.full(self.slots, -1, np.int32)
+    forced_BF = np.zeros((self._wide, LONGEST_FORCED), np.int32)
+    forced_B = np.full(self._wide, -1, np.int32)
     for slot, ids in zip(slots, answers):
       ids = ids[:LONGEST_FORCED - 1] + ids[-1:] if len(ids) > LONGEST_FORCED else ids
       forced_BF[slot, LONGEST_FORCED - len(ids):], forced_B[slot] = ids, len(ids)
@@ -270,15 +271,15 @@ class Engine:
   def _fill(self, params, state: Slots, group: dict[int, tuple], ends, truncate: bool):
     """Prefills requests into their slots; pads prompts and lengths to powers of two."""
     prompts = list(dict.fromkeys(prompt for _, prompt, _, _ in group.values()))
-    count = min(_power(len(prompts)), self.slots)
+    count = min(_power(len(prompts)), self._wide)
     bucket = min(max(SMALLEST_BUCKET, _power(max(map(len, prompts)))), self.length)
     tokens_RP, length_R = np.zeros((count, bucket), np.int32), np.ones(count, np.int32)
     for row, prompt in enumerate(prompts):
       tokens_RP[row, :len(prompt)], length_R[row] = prompt, len(prompt)
-    fields = {name: np.zeros(self.slots, dtype) for name, dtype in dict(
+    fields = {name: np.zeros(self._wide, dtype) for name, dtype in dict(
         left=np.int32, seed=np.uint32, temperature=np.float32, top_k=np.int32,
         top_p=np.float32).items()}
-    source_B = np.full(self.slots, -1, np.int32)
+    source_B = np.full(self._wide, -1, np.int32)
     for slot, (_, prompt, left, sampling) in group.items():
       source_B[slot] = prompts.index(prompt)
       values = dict(left=left, seed=sampling.seed & 0xFFFFFFFF, top_k=sampling.top_k,
