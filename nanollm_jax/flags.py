@@ -26,6 +26,7 @@ DEFINE = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer,
           float: absl_flags.DEFINE_float, str: absl_flags.DEFINE_string}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, the largest file allowed
 LOST = 75  # how a program exits when it is sound but another process of its job is gone
+RUNTIME = re.compile('(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ')
 
 
 def leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:
@@ -159,7 +160,8 @@ def run(main: Callable[..., None], config_class: type) -> None:
                'the same command again; what was saved before stays good.')
       if not _one_of_several():
         raise
-      if type(error).__name__ == 'JaxRuntimeError':  # of XLA; a collective says so at once
+      if type(error).__name__ == 'JaxRuntimeError' or RUNTIME.match(str(error)):
+        # a collective that fails says so at once, within jax.jit as a ValueError
         _leave('error: another process of this job is gone, or a device failed '
                f'({str(error).splitlines()[0]}): start all of them again; they go on from the '
                'newest whole checkpoint.', LOST)

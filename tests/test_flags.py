@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 from typing import Literal
@@ -119,6 +121,36 @@ def test_a_full_disk_leaves_the_flags_of_before(tmp_path):
   assert done.stdout.split() == ['--words=few'] * 2 and done.returncode == 1
   assert done.stderr.startswith(f'error: {tmp_path} could not be written (No space left on device)')
   assert len(done.stderr.splitlines()) == 1
+
+
+FAILS = """
+import dataclasses, sys, jax
+from nanollm_jax import flags
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  error: str = ''
+
+def main(config):
+  jax.distributed.initialize('127.0.0.1:{port}', 1, 0)
+  raise ValueError(config.error)
+
+flags.run(main, Config)
+"""
+
+
+@pytest.mark.parametrize('error, code, sentence', [
+    ('UNKNOWN: Gloo AllGather failed: Connection reset by peer', flags.LOST,  # as jax.jit puts it
+     'error: another process of this job is gone, or a device failed (UNKNOWN: Gloo AllGather'),
+    ('a mistake', 1, 'Traceback')])
+def test_a_process_that_has_lost_another_starts_again_and_one_with_a_mistake_does_not(
+    error, code, sentence):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    script = FAILS.format(port=free.getsockname()[1])
+  done = subprocess.run([sys.executable, '-c', script, f'--error={error}'], capture_output=True,
+                        text=True, env=os.environ | {'JAX_PLATFORMS': 'cpu'})
+  assert done.returncode == code and done.stderr.startswith(sentence), done.stderr
 
 
 EXPERIMENT_OF = {'world': 'build_world', 'tokenizer': 'train_tokenizer', 'mesh': 'pretrain',
