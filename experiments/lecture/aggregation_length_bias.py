@@ -1,9 +1,10 @@
 """Dr. GRPO's claim: a loss that weighs each answer by 1 / its length makes wrong answers long.
 
-A tiny model was shown answers of which half are wrong. Behind any answer it rambles on for some
-letters, a few more behind a wrong one, which shows that it can tell; no letter changes a reward. So
-only the weights can teach it how long to go on: in the mean over an answer a wrong one pays less
-for each token the longer it is, and a right one earns more the shorter it is (arXiv:2503.20783).
+A tiny model tells the steps first, and is right, or answers at once, and is wrong. Behind either it
+rambles on for some letters, which change no reward. So only the weights can teach it how long to go
+on: in the mean over an answer a wrong one pays less for each token the longer it is, and a right
+one earns more the shorter it is (arXiv:2503.20783). One model says both, so right answers may grow
+along. As it soon answers at once no more, the first words of an answer are put into its mouth.
 python -m experiments.lecture.aggregation_length_bias
 """
 
@@ -22,9 +23,8 @@ from nanollm_jax.objectives.policy import PolicyConfig
 from nanollm_jax.sample.engine import Sampling
 from nanollm_jax.tasks.sums import OPERATIONS
 
-WAYS = 'wrong', 'right'
+WAYS = 'wrong', 'right'  # at once, and behind steps
 AGGREGATIONS = 'sequence_mean', 'token_mean', 'constant'
-SLIPS = 0.5  # chance of a wrong answer in a demonstration
 ENDS = {'wrong': 0.15, 'right': 0.25}  # that it ends after a letter
 LONGEST = 36
 
@@ -42,24 +42,31 @@ class Config:
   workdir: str = 'runs/aggregation_length_bias'
   prompts: int = 16
   learning_rate: float = 2e-4
-  seeds: int = 1
+  seeds: int = 3
   trials: int = 1000
   practice: drill.Practice = drill.Practice(updates=30, eval_every=30, examples=20)
 
 
 def rambling(example: tasks.Example, number: int) -> str:
-  """The first value, wrong half of the time; then letters, as many as dice say."""
+  """Half of the time steps and the answer, else a wrong one; then letters, as dice say."""
   rng = random.Random(number)
-  said, way, more = example.answer, 'right', []
-  if rng.random() < SLIPS:
-    said, way = rng.choice([value for value in drill.VALUES if value != said]), 'wrong'
+  way = rng.choice(WAYS)
+  said, more = begun(example, way, rng), []
   while rng.random() > ENDS[way] and len(more) < LONGEST:
     more.append(rng.choice(tuple(OPERATIONS)))
-  return ' '.join([drill.at_once(example._replace(answer=said)), *more])
+  return ' '.join([said, *more])
+
+
+def begun(example: tasks.Example, way: str, rng: random.Random) -> str:
+  """A right answer behind its steps, or a wrong one at once."""
+  if way == 'right':
+    return drill.TASK.solve(example)
+  wrong = rng.choice([value for value in drill.VALUES if value != example.answer])
+  return drill.at_once(example._replace(answer=wrong))
 
 
 def main(config: Config) -> None:
-  start, rows = drill.start(config.practice, drill.FIRST, rambling), []
+  start, rows = drill.start(config.practice, drill.TASK, rambling), []
   opened = workdir.open_model(start)
   answers = arm.Answers(opened, slots=256)
   before = letters(answers, opened.params, config.trials)
@@ -69,14 +76,13 @@ def main(config: Config) -> None:
       drill.practise(
           folder, start, config.practice,
           RlConfig(prompts=config.prompts, group=16, max_tokens=LONGEST + 8, slots=256,
-                   truncated='mask'), config.learning_rate, seed, task=drill.FIRST,
+                   truncated='mask'), config.learning_rate, seed,
           policy=PolicyConfig(aggregation=aggregation))
       after = letters(answers, workdir.open_model(str(folder)).params, config.trials)
-      rows.append({'aggregation': aggregation, 'seed': seed,
-                   'right after': after['right'].n / config.trials} | {
-                       f'{way} {told}': value for way in WAYS for told, value in (
-                           ('before', before[way].value), ('after', after[way].value),
-                           ('+-', math.hypot(before[way].stderr, after[way].stderr)))})
+      rows.append({'aggregation': aggregation, 'seed': seed} | {
+          f'{way} {told}': value for way in WAYS for told, value in (
+              ('before', before[way].value), ('after', after[way].value),
+              ('+-', math.hypot(before[way].stderr, after[way].stderr)))})
   grown = {name: [(row['wrong after'] - row['wrong before'], row['wrong +-']) for row in rows
                   if row['aggregation'] == name] for name in AGGREGATIONS}
   least = min(value - 3 * error for value, error in grown['sequence_mean'])
@@ -99,12 +105,15 @@ def main(config: Config) -> None:
 
 
 def letters(answers: arm.Answers, params: Any, trials: int) -> dict[str, measure.Measure]:
-  """How many letters follow wrong and right answers to held-out problems."""
-  made = drill.turns(answers, params, drill.FIRST, trials, Sampling(LONGEST + 8))
-  counts = {way: [len(drill.said(parts).split()) - 2 for _, score, parts in made if score == right]
-            for way, right in zip(WAYS, (0.0, 1.0))}
-  return {way: measure.mean(found) if found else measure.Measure(math.nan, math.nan, 0)
-          for way, found in counts.items()}
+  """How many letters follow what is begun in each way, of held-out problems."""
+  rng, found = random.Random(0), {}
+  asked = [drill.TASK.example(index, 'test') for index in range(trials)]
+  samplings = [Sampling(LONGEST + 8, seed=number) for number in range(trials)]
+  for way in WAYS:
+    begins = [drill.told(example, begun(example, way, rng)) for example in asked]
+    found[way] = measure.mean([
+        len(text.split()) for text in answers.texts(params, begins, sampling=samplings)])
+  return found
 
 
 if __name__ == '__main__':

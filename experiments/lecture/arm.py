@@ -128,12 +128,15 @@ class Answers:
           sampling: Sampling = Sampling(max_tokens=120, temperature=0.0)) -> list[Any]:
     """The engine's completions of conversations that end with the user.
 
-    One that is a string is the beginning of a document, for a base model.
+    One that ends with the assistant is gone on with; one that is a string is the beginning of a
+    document, for a base model.
     """
     calls = chat_lib.bind(self.chat, tools) if tools else ()
     encode, end = self.chat.tokenizer.encode, self.chat.tokenizer.end
-    prompts = [[end, *encode(one)] if isinstance(one, str) else self.chat.prompt(one)
-               for one in conversations]
+    prompts = [
+        [end, *encode(one)] if isinstance(one, str) else
+        self.chat.prompt(one[:-1]) + encode(one[-1]['content']) if one[-1]['role'] == 'assistant' else
+        self.chat.prompt(one) for one in conversations]
     return self._engine.generate(params, prompts, sampling, calls)
 
   def texts(self, params: Any, conversations: Sequence[list[dict]], **options: Any) -> list[str]:

@@ -229,10 +229,12 @@ def test_rambling_goes_on_as_dice_say():
   right, letters = [], []
   for number in range(4000):
     example = EXAMPLES[number % len(EXAMPLES)]
-    words = aggregation_length_bias.rambling(example, number).split()
-    right.append(words[1] == example.answer + '.')
-    letters.append(len(words) - 2)
-    assert drill.FIRST.grade(example, ' '.join(words)).score == right[-1]
+    said = aggregation_length_bias.rambling(example, number)
+    steps, _, behind = said.partition(' Answer: ')
+    right.append(steps == example.steps)
+    letters.append(len(behind.split()) - 1)
+    assert right[-1] or not steps
+    assert drill.TASK.grade(example, said).score == right[-1]
   right, letters = np.array(right), np.array(letters)
   assert np.mean(right) == pytest.approx(0.5, abs=0.03)
   assert np.mean(letters[right]) == pytest.approx(3, abs=0.3)
@@ -240,12 +242,29 @@ def test_rambling_goes_on_as_dice_say():
   assert letters.max() <= aggregation_length_bias.LONGEST
 
 
-def test_letters_are_those_behind_the_answer(monkeypatch):
-  turn = lambda text: [{'type': 'text', 'text': text}]
-  made = [(None, 1.0, turn(' Answer: A. a b c')), (None, 1.0, turn(' Answer: A.'))]
-  monkeypatch.setattr(drill, 'turns', lambda *_: made)
-  found = aggregation_length_bias.letters(None, None, 2)
-  assert found['right'][::2] == (1.5, 2) and found['wrong'].n == 0
+def test_letters_are_those_behind_what_was_begun():
+  asked = []
+
+  class Answers:
+    def texts(self, params, conversations, sampling):
+      asked.append([messages[-1]['content'] for messages in conversations])
+      return ['', ' a b c'] if len(asked) == 1 else [' a', ' b']
+
+  found = aggregation_length_bias.letters(Answers(), None, 2)
+  assert found['wrong'][::2] == (1.5, 2) and found['right'][::2] == (1, 2)
+  examples = [drill.TASK.example(number, 'test') for number in range(2)]
+  assert [[drill.TASK.grade(*pair).score for pair in zip(examples, said)] for said in asked] == [
+      [0, 0], [1, 1]]
+
+
+def test_what_the_assistant_has_begun_is_gone_on_with(words):
+  answers = object.__new__(arm.Answers)
+  answers.chat = Chat(known.from_name_or_file(words))
+  answers._engine = types.SimpleNamespace(generate=lambda _, prompts, *__: prompts)
+  begun = drill.told(EXAMPLES[0], ' Answer: A.')
+  ids, = answers.ask(None, [begun])
+  assert ids == answers.chat.render(begun).ids[:len(ids)]
+  assert answers.chat.parse(ids) == begun and ids[-1] != answers.chat.end_of_turn
 
 
 @pytest.mark.parametrize('after, holds', [
