@@ -10,7 +10,8 @@ token a step, unsampled. DONE: a stop token was sampled or the budget is spent.
 
 Over a mesh, rows lie as those of a batch do. XLA's CPU runs a decode step on one core; so there the
 slots are divided into lanes, one a core, each with its own share of the requests in a thread of
-its own, all by the same programs.
+its own, all by the same programs. A step there takes the longer the more slots it moves, so the
+last rows, which no request follows, move into half of the slots as soon as they fit.
 """
 
 import concurrent.futures
@@ -148,6 +149,7 @@ class Engine:
     self._decode = jax.jit(functools.partial(_decode, model.apply, chunk),
                            static_argnames='truncate', donate_argnums=1)
     self._force = jax.jit(_force, donate_argnums=0)
+    self._take = jax.jit(lambda state, kept: jax.tree.map(lambda leaf: leaf[kept], state))
     self._resize = jax.jit(cache_lib.resize, static_argnames='length')
     self._empty = jax.jit(functools.partial(_empty, self.config, self._wide),
                           static_argnames='length')
@@ -205,7 +207,9 @@ class Engine:
     waiting, rows = requests[::-1], {}
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
       while waiting or rows:
-        free = [slot for slot in range(self._wide) if slot not in rows]
+        if not waiting:
+          state, rows = self._narrowed(state, rows)
+        free = [slot for slot in range(state.left_B.size) if slot not in rows]
         group = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
         if group:
           rows |= {slot: _Row(index, len(prompt), left)
@@ -238,10 +242,22 @@ class Engine:
     return (row.index, ids[:kept], logprob_C[:count].tolist(), sampled[:kept],
             stopped if left == 0 else None)
 
+  def _narrowed(self, state: Slots, rows: dict[int, _Row]) -> tuple[Slots, dict[int, _Row]]:
+    """Halves the slots as often as the rows allow, on one CPU device."""
+    wide, devices = state.left_B.size, state.left_B.devices()
+    while wide % 2 == 0 and wide > NARROWEST_LANE and len(rows) <= wide // 2:
+      wide //= 2
+    if wide == state.left_B.size or len(devices) > 1 or devices.pop().platform != 'cpu':
+      return state, rows
+    free = [slot for slot in range(state.left_B.size) if slot not in rows]
+    kept = sorted([*rows, *free[:wide - len(rows)]])
+    return (self._take(state, np.asarray(kept)),
+            {new: rows[old] for new, old in enumerate(kept) if old in rows})
+
   def _tell(self, state: Slots, slots: list[int], answers: list[list[int]]) -> Slots:
     """Hands the tools' answers to the rows that asked."""
-    forced_BF = np.zeros((self._wide, LONGEST_FORCED), np.int32)
-    forced_B = np.full(self._wide, -1, np.int32)
+    forced_BF = np.zeros(state.forced_BF.shape, np.int32)
+    forced_B = np.full(state.forced_B.shape, -1, np.int32)
     for slot, ids in zip(slots, answers):
       ids = ids[:LONGEST_FORCED - 1] + ids[-1:] if len(ids) > LONGEST_FORCED else ids
       forced_BF[slot, LONGEST_FORCED - len(ids):], forced_B[slot] = ids, len(ids)

@@ -90,6 +90,28 @@ def test_a_cache_that_grows_changes_nothing(monkeypatch):
   assert engine._resize._cache_size() == 1
 
 
+def test_the_last_rows_move_together_and_change_nothing(monkeypatch):
+  """Rows of unequal length, of which some wait for tools while the slots are halved."""
+  plain = engine_of(8).generate(PARAMS, PROMPTS, HOT)
+  calls = tools(plain, [])
+  expected = engine_of(8).generate(PARAMS, PROMPTS, HOT, calls)
+  monkeypatch.setattr(engine_lib, 'NARROWEST_LANE', 2)
+  engine, states = Engine(CONFIG, STOP, slots=8, chunk=5), []
+  decode = engine._decode
+  engine._decode = lambda *args, **named: (states.append(args[1]), decode(*args, **named))[1]
+  made = engine.generate(PARAMS, PROMPTS, HOT, calls)
+  assert [(one.ids, one.sampled, one.finished) for one in made] == [
+      (one.ids, one.sampled, one.finished) for one in expected]
+  for one, other in zip(made, expected):
+    np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+  widths = [state.left_B.size for state in states]
+  assert widths == sorted(widths, reverse=True) and set(widths) == {8, 4, 2}
+  prompts, each = requests(48)
+  engine = Engine(CONFIG, STOP, slots=16, chunk=5)
+  engine.generate(PARAMS, prompts, each)
+  assert engine._prefill._cache_size() + engine._decode._cache_size() <= 12
+
+
 def test_lanes_share_the_work_and_change_nothing():
   """Threads that share requests, tools and programs; left early, they stop."""
   plain = engine_of(4).generate(PARAMS, PROMPTS, HOT)
