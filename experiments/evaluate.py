@@ -53,7 +53,7 @@ class Config:
   tools: tuple[str, ...] = ()
   examples: int = 200
   samples: int = 1
-  slots: int = 64
+  slots: int = 128
   one_by_one: bool = False
   sample: Sampling = Sampling(max_tokens=256, temperature=0.0)
 
