@@ -12,6 +12,7 @@ _HTML = ('text/html', 'application/xhtml+xml')
 _SNIFF = re.compile(rb'\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)',
                     re.I | re.S)
 _CHUNKED = re.compile(rb'[0-9A-Fa-f]+\s*[;\r]')
+_LENGTH = re.compile(r'[0-9]{1,18}')
 
 
 class Record(NamedTuple):
@@ -145,7 +146,7 @@ def _records(stream: _Unpacked) -> Iterator[Record]:
       if head is None:
         return
       first, fields = _fields(head)
-      if not first.startswith('WARC/') or not fields.get('content-length', '').isdecimal():
+      if not first.startswith('WARC/') or not _LENGTH.fullmatch(fields.get('content-length', '')):
         raise Damage('no record')
       size, kind = int(fields['content-length']), fields.get('warc-type', '')
       body = stream.take(size, LARGEST + _HEAD if kind in ('response', 'conversion', '') else 0)
@@ -199,13 +200,22 @@ def _record(kind: str, size: int, fields: dict[str, str], body: bytes) -> Record
 def _decoded(http: dict[str, str], body: bytes) -> bytes:
   """The body without transfer and content encodings, which most crawlers have taken off."""
   if http.get('transfer-encoding', '').lower() == 'chunked' and _CHUNKED.match(body):
-    parts, at = [], 0
-    while size := int((line := body[at:body.index(b'\r\n', at)]).partition(b';')[0], 16):
-      at += len(line) + 2
-      parts.append(body[at:at + size])
-      at += size + 2
-    body = b''.join(parts)
+    body = b''.join(_chunks(body))
   if http.get('content-encoding', '').lower() in ('gzip', 'deflate') and body[:1] in b'\x1f\x78':
     unpack = zlib.decompressobj(47)
     body = unpack.decompress(body, LARGEST)
   return body
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+  """The parts of a chunked body. Raises ValueError for a size that is no hexadecimal number."""
+  at = 0
+  while True:
+    end = body.index(b'\r\n', at) + 2
+    if not _CHUNKED.match(body, at, end):
+      raise ValueError('no size of a chunk')
+    size = int(body[at:end].partition(b';')[0], 16)
+    if not size:
+      return
+    yield body[end:end + size]
+    at = end + size + 2

@@ -98,6 +98,20 @@ def test_encodings_are_taken_off(tmp_path, http, body):
   assert (one.body, one.charset) == (HTML, 'latin1')
 
 
+@pytest.mark.parametrize('size', [
+    b'-6', b'+6', b'0_6', b'0x6', b'', b'f' * 5000], ids=lambda size: size[:4].decode() or 'none')
+def test_a_chunk_of_no_size_is_a_broken_body(tmp_path, size):
+  http = b'HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n'
+  body = b'1\r\na\r\n' + size + b'\r\nbcdefg\r\n0\r\n\r\n'
+  assert read(tmp_path, record(1, body, http=http) + RECORDS[2], 'a.warc') == [
+      ('1', 'broken_body'), ('2', '')]
+
+
+def test_a_length_that_no_file_has_is_a_broken_record(tmp_path):
+  content = RECORDS[1] + record(2, **{'Content-Length': '9' * 5000}) + RECORDS[3]
+  assert read(tmp_path, content, 'a.warc') == [('1', ''), ('', 'broken_record'), ('3', '')]
+
+
 def test_wet_files_and_folders(tmp_path):
   (tmp_path / 'a.wet.gz').write_bytes(gzip.compress(record(1, 'Text é.'.encode(), 'conversion')))
   one, = warc.read(tmp_path / 'a.wet.gz')
