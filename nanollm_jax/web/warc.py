@@ -9,8 +9,8 @@ from typing import BinaryIO, Iterator, NamedTuple
 LARGEST = 16 << 20  # bytes of a page; a longer one is passed over
 _CHUNK, _HEAD = 1 << 18, 1 << 16  # bytes read at a time, and of a record's head at most
 _HTML = ('text/html', 'application/xhtml+xml')
-_SNIFF = re.compile(rb'\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)',
-                    re.I | re.S)
+_SNIFF = re.compile(rb'\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->).)*-->\s*)*'
+                    rb'<(?:!doctype html|html|head|body)', re.I | re.S)
 _CHUNKED = re.compile(rb'[0-9A-Fa-f]+\s*[;\r]')
 _LENGTH = re.compile(r'[0-9]{1,18}')
 

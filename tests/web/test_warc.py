@@ -86,6 +86,8 @@ def test_what_is_no_page_has_a_reason(tmp_path, reason, one):
 def test_html_without_a_type_is_seen_by_its_first_bytes(tmp_path):
   page = b'<?xml version="1.0"?>\n<!-- x -->\n<!DOCTYPE html><html>'
   assert read(tmp_path, record(1, page, http=b'HTTP/1.1 200 OK\r\n'), 'a.warc') == [('1', '')]
+  comments = record(1, b'<!---->' * 500, http=b'HTTP/1.1 200 OK\r\n')  # soon seen to be none
+  assert read(tmp_path, comments, 'a.warc') == [('1', 'not_html')]
 
 
 @pytest.mark.parametrize('http, body', [
