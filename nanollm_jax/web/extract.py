@@ -8,9 +8,9 @@ from nanollm_jax.web.warc import Record
 
 try:
   from resiliparse.extract.html2text import extract_plain_text
-  from resiliparse.parse.encoding import detect_encoding
+  from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 except ImportError:  # an extra; see `check`
-  extract_plain_text = detect_encoding = None
+  extract_plain_text = detect_encoding = map_encoding_to_html5 = None
 
 DEEPEST = 10_000  # tags inside each other; the parser's time grows as their square
 _META = re.compile(rb'<meta[^>]{0,200}?charset\s*=\s*["\']?\s*([\w.:-]{2,40})', re.I)
@@ -54,8 +54,9 @@ def decode(body: bytes, charset: str = '') -> str | None:
   in_page = meta[1].decode('ascii', 'replace') if meta else ''
   for name in filter(None, (charset, in_page, detect_encoding(body))):
     try:
-      if codecs.lookup(name).name != 'utf-8':
-        return body.decode(_WEB.get(codecs.lookup(name).name, name))
+      codec = codecs.lookup(name).name
+      if codec != 'utf-8' and (_standard(name) or _standard(codec)):
+        return body.decode(_WEB.get(codec, name))
     except (LookupError, UnicodeError, ValueError):
       continue
   text = body.decode('utf-8', 'replace')
@@ -63,6 +64,11 @@ def decode(body: bytes, charset: str = '') -> str | None:
 
 
 _WEB = {'iso8859-1': 'cp1252', 'ascii': 'cp1252'}  # what browsers take these names for
+
+
+def _standard(name: str) -> bool:
+  """Whether the WHATWG's encoding standard has the name, so that a page may be written in it."""
+  return map_encoding_to_html5(name, fallback_utf8=False) is not None
 
 
 def _depth(html: str) -> int:

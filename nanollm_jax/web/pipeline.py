@@ -69,7 +69,10 @@ def judge(record: warc.Record, config: WebConfig) -> Document:
   if 'url' in steps:
     if reason := url.blocked(config.blocklists).reason(record.url):
       return made._replace(step='url', reason=reason)
-  text, reason = extract.text_of(record)
+  try:
+    text, reason = extract.text_of(record)
+  except Exception:  # whatever a parser raises: one page ends no crawl
+    text, reason = '', 'failed'
   if reason:
     return made._replace(step='extract', reason=reason)
   return judge_text(made._replace(text=text), config)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanollm_jax.web import extract
+from nanollm_jax.web import extract, pipeline
 from nanollm_jax.web.warc import Record
 
 
@@ -18,6 +18,26 @@ def test_charsets(charset, encoding, meta):
   words = 'Grüße “naïve” café' if encoding != 'shift_jis' else '日本語の文章です'
   html = f'<html><head>{meta}</head><body><p>{words} and more words.</p></body></html>'
   assert text_of(html.encode(encoding), charset) == (f'{words} and more words.', '')
+
+
+@pytest.mark.parametrize('charset', [
+    'unicode_escape', 'raw_unicode_escape', 'unicode-escape', 'utf-7', 'idna', 'punycode', 'rot13',
+    'base64', 'undefined', 'aliases'])
+@pytest.mark.parametrize('in_page', [False, True])
+def test_what_is_no_charset_of_the_web_is_not_believed(charset, in_page):
+  meta = f'<meta charset="{charset}">' if in_page else ''
+  html = f'<html><head>{meta}</head><body><p>A café \\ud800 +AGE-b.</p></body></html>'
+  assert text_of(html.encode('cp1252'), '' if in_page else charset) == (
+      'A café \\ud800 +AGE-b.', '')
+
+
+@pytest.mark.parametrize('part', ['extract_plain_text', 'detect_encoding'])
+def test_a_page_on_which_extraction_fails_has_a_reason(monkeypatch, part):
+  def broken(*_, **__):
+    raise TypeError('surrogates not allowed')
+  monkeypatch.setattr(extract, part, broken)
+  page = pipeline.judge(Record('https://a.example/1', '', b'<p>A caf\xe9.</p>'), pipeline.WebConfig())
+  assert (page.step, page.reason) == ('extract', 'failed')
 
 
 def test_what_holds_no_text():
