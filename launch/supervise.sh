@@ -9,7 +9,9 @@ set -uo pipefail
 source "$(dirname "$0")/environment.sh"
 install "$(extras)" || exit 1
 count=${PROCESSES:-1} stopping= short=0 children=()
-trap 'stopping=1; kill -TERM "${children[@]}" 2>/dev/null' TERM INT
+stop() { stopping=$1; kill -TERM "${children[@]}" 2>/dev/null; }
+trap 'stop 143' TERM
+trap 'stop 130' INT
 
 live() {  # all processes, until the last has gone; returns how the first one that failed ended
   local index one code=0 ended failed=0 killer=
@@ -22,6 +24,7 @@ live() {  # all processes, until the last has gone; returns how the first one th
     ${START:-} "$venv/bin/python" -m "$@" &
     children+=($!)
   done
+  [ -z "$stopping" ] || kill -TERM "${children[@]}"  # the signal came before they were known
   while ((${#children[@]})); do
     wait -n -p ended "${children[@]}"; code=$?
     [ -n "${ended:-}" ] || continue  # a signal came
@@ -38,7 +41,7 @@ live() {  # all processes, until the last has gone; returns how the first one th
   return "$failed"
 }
 
-while :; do
+while [ -z "$stopping" ]; do
   began=$SECONDS
   live "$@"; code=$?
   if ((code < 2)) || [ -n "$stopping" ]; then exit "$code"; fi
@@ -48,5 +51,7 @@ while :; do
     exit "$code"
   fi
   echo "supervise: ended with code $code after $((SECONDS - began)) s: it starts again" >&2
-  sleep "$short"
+  sleep "$short" & children=($!)  # a signal ends it too
+  wait "$!"
 done
+exit "$stopping"
