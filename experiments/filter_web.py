@@ -149,6 +149,7 @@ def on_machine(config: Config, shards: list[Shard]) -> Counts:
   folder, web = str(pathlib.Path(config.workdir) / 'shards'), config.web
   with Machine(web.workers) as machine:
     machine.run('pages', _filter, shards, folder, web, config.keep_dropped, config.tokenizer)
+    shards_lib.check(folder, shards)
     keys, bands_NB = shards_lib.banded(folder, shards)
     pairs = dedup.candidates(keys, bands_NB)
     met = frozenset(key for pair in pairs for key in pair)

@@ -22,7 +22,7 @@ def run(address: str, shards: Sequence[Shard], workdir: str, config: WebConfig, 
         tokenizer: str) -> list[Counts]:
   """Filters, deduplicates and finishes all shards; returns what finish_shard counted of each.
 
-  Raises InputError where ray is missing or the cluster does not answer.
+  Raises InputError where ray is missing, the cluster does not answer or there is no text.
   """
   try:
     import ray
@@ -39,6 +39,7 @@ def run(address: str, shards: Sequence[Shard], workdir: str, config: WebConfig, 
   every = [shard._asdict() for shard in shards]
   each = functools.partial(_each, ray.data, every)
   each(shards_lib.filter_shard, folder, config, keep_dropped, tokenizer)
+  shards_lib.check(folder, shards)
   met = ray.data.from_items(every, override_num_blocks=len(every)).flat_map(
       functools.partial(_bands, folder))
   pairs = set()

@@ -22,6 +22,7 @@ from nanollm_jax.web import minhash, pii, warc
 from nanollm_jax.web.pipeline import Document, WebConfig, judge
 
 SHOWN, SNIPPET = 3, 300  # examples of each reason, and their characters
+MANY = 20  # pages, of which extraction should find text on half
 UNREAD = ('read', 'broken_record')
 _ENDINGS = ('.warc', '.wet', '.warc.gz', '.wet.gz', '.html', '.htm')
 _PASSED = pyarrow.schema([
@@ -90,6 +91,22 @@ class Counts:
     self.counts[name] = [a + b for a, b in zip(self.counts.get(name, [0] * 5), numbers)]
     self.examples[name] = sorted(self.examples.get(name, []) + examples)[:SHOWN]
 
+  def without_text(self, all_of_few: bool = False) -> str:
+    """A sentence where extraction gave nothing for over half of many pages, else ''.
+
+    Args:
+      all_of_few: whether it is said of few pages too, if there is text on none.
+    """
+    tried = {name: numbers[0] for name, numbers in self.counts.items()
+             if not name.startswith(('read/', 'url/'))}
+    empty = {name: count for name, count in tried.items() if name.startswith('extract/')}
+    of, found = sum(tried.values()), sum(empty.values())
+    if found <= of / 2 or (of < MANY and not (all_of_few and found == of)):
+      return ''
+    reasons = ', '.join(f'{name.partition("/")[2]} {count}' for name, count in empty.items())
+    return (f'extraction found no text on {found} of {of} pages ({reasons}): this is not the HTML '
+            'that it can read, or resiliparse is broken')
+
 
 def key_of(shard: Shard, config: WebConfig, **more: Any) -> dict[str, Any]:
   """What the output of a shard follows from."""
@@ -102,13 +119,13 @@ def filter_shard(shard: Shard, folder: str, config: WebConfig, keep_dropped: boo
                  tell: Callable[[int], None] = lambda pages: None) -> None:
   """Runs the steps of each page and writes NAME.passed.parquet, NAME.dropped.parquet, NAME.json.
 
-  Raises InputError where extraction gives nothing for over half of the pages.
+  Raises InputError where extraction gives nothing for over half of many pages.
   """
   root, key = pathlib.Path(folder), key_of(shard, config, dropped=keep_dropped, tokenizer=tokenizer)
   if (stored(root, shard) or {}).get('key') == key:
     return
   encode = known.from_name_or_file(tokenizer).encode if tokenizer else lambda text: ()
-  counts, tried, empty = Counts(), 0, 0
+  counts = Counts()
   with (_Table(root / f'{shard.name}.passed.parquet', _PASSED) as passed,
         _Table(root / f'{shard.name}.dropped.parquet', _DROPPED) as dropped):
     for number, record in enumerate(warc.read(shard.path), 1):
@@ -121,15 +138,11 @@ def filter_shard(shard: Shard, folder: str, config: WebConfig, keep_dropped: boo
       else:
         text = one.text if keep_dropped else ''
         dropped.add(one._asdict() | {'duplicate_of': '', 'jaccard': 0.0, 'text': text})
-      tried += one.step not in ('read', 'url')
-      empty += one.reason == 'no_text'
       if number % 20 == 0:
         tell(20)
     tell(number % 20 if counts.counts else 0)
-    if tried >= 20 and empty > tried / 2:
-      raise InputError(f'{shard.path}: extraction found no text on {empty} of {tried} pages: this '
-                       'is not the HTML that it can read, or resiliparse is broken; nothing was '
-                       'written for this file.')
+    if sentence := counts.without_text():
+      raise InputError(f'{shard.path}: {sentence}; nothing was written for this file.')
   _write(root / f'{shard.name}.json', json.dumps(dict(
       key=key, counts=counts.counts, examples=counts.examples)))
 
@@ -140,6 +153,20 @@ def stored(folder: pathlib.Path, shard: Shard) -> dict[str, Any] | None:
     return json.loads((folder / f'{shard.name}.json').read_text())
   except (OSError, ValueError):
     return None
+
+
+def check(folder: str | pathlib.Path, shards: Sequence[Shard]) -> None:
+  """Looks at what filter_shard counted of all shards.
+
+  Raises InputError where there is no response, or no text on over half of the pages.
+  """
+  counts = Counts()
+  for shard in shards:
+    first = stored(pathlib.Path(folder), shard)
+    counts += Counts(first['counts'], first['examples'])
+  if sentence := counts.without_text(all_of_few=True):
+    raise InputError(f'{sentence}; leave such pages out of --web.warcs, or mend resiliparse, '
+                     f'delete {folder} and run again.')
 
 
 class _Table:

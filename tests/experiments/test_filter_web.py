@@ -154,6 +154,24 @@ def test_no_text_on_most_pages_stops_the_run(tmp_path):
   assert not list((tmp_path / 'out' / 'documents').iterdir())
 
 
+@pytest.mark.parametrize('empty, full, sentence', [
+    (11, 9, 'on 11 of 20 pages .no_text 11.'), (2, 0, 'on 2 of 2 pages'), (2, 1, ''), (10, 10, '')])
+def test_no_text_on_most_pages_of_many_files_stops_the_run(tmp_path, empty, full, sentence):
+  (tmp_path / 'pages').mkdir()
+  for k in range(empty + full):
+    body = ''.join(f'<p>{line}</p>' for line in sentences(k)) if k < full else '<p></p>'
+    (tmp_path / 'pages' / f'{k}.html').write_text(f'<html><body>{body}</body></html>')
+  made = config(tmp_path, warcs=(str(tmp_path / 'pages' / '*.html'),))
+  if not sentence:
+    filter_web.main(made)
+    return
+  for _ in range(2):  # a second run does not take the first for done
+    with pytest.raises(InputError, match=f'extraction found no text {sentence}'):
+      filter_web.main(made)
+  assert not (tmp_path / 'out' / 'funnel.json').exists()
+  assert not list((tmp_path / 'out' / 'documents').iterdir())
+
+
 def test_labels_give_precision_and_recall(done):
   root, _ = done
   rows = []
