@@ -164,6 +164,9 @@ def check(folder: str | pathlib.Path, shards: Sequence[Shard]) -> None:
   for shard in shards:
     first = stored(pathlib.Path(folder), shard)
     counts += Counts(first['counts'], first['examples'])
+  if not counts.counts:
+    raise InputError(f'there is no response in {", ".join(shard.path for shard in shards[:4])}: '
+                     'give --web.warcs files with responses or texts, or folders of HTML.')
   if sentence := counts.without_text(all_of_few=True):
     raise InputError(f'{sentence}; leave such pages out of --web.warcs, or mend resiliparse, '
                      f'delete {folder} and run again.')
