@@ -4,14 +4,27 @@
 #   PROCESSES=2 bash launch/supervise.sh ...     that many processes of one job on this machine
 #   START='srun ...' bash launch/supervise.sh    how a process is started (see slurm.sh)
 # Ends with the experiment, at an error that it says itself (exit code 1), when it is itself told
-# to stop, or when 5 starts in a row live less than a minute. Needs bash 5.1.
+# to stop, when 5 lives in a row are shorter than a minute, or when 10 in a row save no checkpoint
+# (where the workdir has a folder for them). Lives that save one never run out. Needs bash 5.1.
 set -uo pipefail
 source "$(dirname "$0")/environment.sh"
 install "$(extras)" || exit 1
-count=${PROCESSES:-1} stopping= short=0 children=()
+count=${PROCESSES:-1} stopping= short=0 vain=0 children=()
 stop() { stopping=$1; kill -TERM "${children[@]}" 2>/dev/null; }
 trap 'stop 143' TERM
 trap 'stop 130' INT
+
+words() {  # those given, with what is in flagfiles
+  local word lines
+  for word; do
+    echo "$word"
+    [[ $word == --flagfile=* ]] && mapfile -t lines 2>/dev/null < "${word#*=}" && words "${lines[@]}"
+  done
+}
+
+newest() {  # the newest whole checkpoint
+  ls "$saved" 2>/dev/null | grep -x '[0-9]*' | sort -n | tail -n 1
+}
 
 live() {  # all processes, until the last has gone; returns how the first one that failed ended
   local index one code=0 ended failed=0 killer=
@@ -41,13 +54,19 @@ live() {  # all processes, until the last has gone; returns how the first one th
   return "$failed"
 }
 
+saved=$(words "--workdir=runs/${1#experiments.}" "$@" | sed -n 's/^ *--workdir=//p' | tail -n 1)
+saved+=/checkpoints
 while [ -z "$stopping" ]; do
-  began=$SECONDS
+  began=$SECONDS before=$(newest)
   live "$@"; code=$?
   if ((code < 2)) || [ -n "$stopping" ]; then exit "$code"; fi
-  if ((SECONDS - began < 60)); then ((++short)); else short=0; fi
-  if ((short == 5)); then
-    echo "supervise: ended with code $code; 5 lives in a row were shorter than a minute." >&2
+  if ((SECONDS - began < ${SHORT:-60})); then ((++short)); else short=0; fi
+  if [ -d "$saved" ] && [ "$(newest)" = "$before" ]; then ((++vain)); else vain=0; fi
+  why=
+  ((short < 5)) || why='5 lives in a row were shorter than a minute'
+  ((vain < 10)) || why="10 lives in a row saved nothing in $saved"
+  if [ -n "$why" ]; then
+    echo "supervise: ended with code $code; $why." >&2
     exit "$code"
   fi
   echo "supervise: ended with code $code after $((SECONDS - began)) s: it starts again" >&2

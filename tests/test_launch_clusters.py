@@ -176,14 +176,14 @@ def supervise(tmp_path):
   (tmp_path / 'quick/sleep').write_text(
       f'#!/bin/sh\nexec {sys.executable} -c "import time; time.sleep($1 / 20)"')
   (tmp_path / 'quick/sleep').chmod(0o755)
-  def start(behave: str, count: int = 2) -> subprocess.Popen:
+  def start(behave: str, count: int = 2, words=WORDS, **settings: str) -> subprocess.Popen:
     python = tmp_path / 'venv/bin/python'
     python.write_text(PYTHON.format(python=sys.executable, log=tmp_path / 'ran', behave=behave))
     python.chmod(0o755)
     return subprocess.Popen(
-        ['bash', 'launch/supervise.sh', *WORDS], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        ['bash', 'launch/supervise.sh', *words], cwd=ROOT, stderr=subprocess.PIPE, text=True,
         env=os.environ | {'VENV': str(tmp_path / 'venv'), 'PROCESSES': str(count), 'GRACE': '20',
-                          'PATH': f'{tmp_path}/quick:{os.environ["PATH"]}'})
+                          'PATH': f'{tmp_path}/quick:{os.environ["PATH"]}'} | settings)
   start.ran = lambda: [line.split(' ', 5) for line in (
       tmp_path / 'ran').read_text().splitlines()] if (tmp_path / 'ran').exists() else []
   return start
@@ -231,3 +231,30 @@ def test_a_supervisor_that_is_stopped_between_two_lives_starts_no_other(supervis
   process.send_signal(number)
   process.wait(timeout=10)
   assert process.returncode == 128 + number and len(supervise.ran()) == 1
+
+
+SAVE = """
+lives=$(wc -l < {folder}/ran)
+mkdir -p {folder}/work/checkpoints/$((lives * 7)).orbax-checkpoint-tmp
+((lives > {saving})) || mkdir {folder}/work/checkpoints/$((lives * 7))
+((lives < 20)) || exit 0
+exit 75
+"""
+
+
+@pytest.mark.parametrize('saving, code, lives', [(0, 75, 10), (3, 75, 13), (20, 0, 20)])
+def test_long_lives_end_when_none_saves_a_checkpoint(supervise, tmp_path, saving, code, lives):
+  (tmp_path / 'a.flags').write_text(f'# Comment\n--workdir={tmp_path}/work\n')
+  (tmp_path / 'b.flags').write_text(f'--flagfile={tmp_path}/a.flags\n--fit.steps=3\n')
+  process = supervise(SAVE.format(folder=tmp_path, saving=saving), count=1, SHORT='0', words=[
+      'experiments.pretrain', '--workdir=elsewhere', f'--flagfile={tmp_path}/b.flags'])
+  _, said = process.communicate(timeout=60)
+  assert process.returncode == code and len(supervise.ran()) == lives
+  assert ('saved nothing' in said) == (code == 75)
+
+
+def test_long_lives_of_what_has_no_checkpoints_never_run_out(supervise, tmp_path):
+  process = supervise(f'[ $(wc -l < {tmp_path}/ran) = 15 ] || exit 75', count=1, SHORT='0',
+                      words=['experiments.none', '--flagfile=missing.flags'])
+  _, said = process.communicate(timeout=60)
+  assert process.returncode == 0 and len(supervise.ran()) == 15 and 'missing.flags' not in said
