@@ -6,7 +6,9 @@ done again, and no file depends on workers or on other shards but through dedupl
 
 import collections
 import dataclasses
+import functools
 import glob
+import hashlib
 import json
 import os
 import pathlib
@@ -108,11 +110,29 @@ class Counts:
             'that it can read, or resiliparse is broken')
 
 
-def key_of(shard: Shard, config: WebConfig, **more: Any) -> dict[str, Any]:
-  """What the output of a shard follows from."""
+def key_of(shard: Shard, config: WebConfig, tokenizer: str = '', **more: Any) -> dict[str, Any]:
+  """What the output of a shard follows from, with files by their content."""
   stat = os.stat(shard.path)
-  fixed = dataclasses.asdict(dataclasses.replace(config, warcs=(), workers=0)) | more
+  fixed = dataclasses.asdict(dataclasses.replace(
+      config, warcs=(), workers=0, blocklists=tuple(map(_content, config.blocklists)),
+      quality=_content(config.quality))) | dict(more, tokenizer=_content(tokenizer))
   return {'size': stat.st_size, 'time': stat.st_mtime_ns} | json.loads(json.dumps(fixed))
+
+
+def _content(name: str) -> str:
+  """The hash of a file, or of the tokenizer.json in a folder; the name where it is of neither."""
+  path = os.path.join(name, 'tokenizer.json') if os.path.isdir(name) else name
+  try:
+    stat = os.stat(path)
+    return _hash(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+  except OSError:
+    return name
+
+
+@functools.cache
+def _hash(path: str, size: int, time: int) -> str:
+  """The hash of a file as it was at a time, so that it is read once for all shards."""
+  return hashlib.blake2b(pathlib.Path(path).read_bytes(), digest_size=16).hexdigest()
 
 
 def filter_shard(shard: Shard, folder: str, config: WebConfig, keep_dropped: bool, tokenizer: str,

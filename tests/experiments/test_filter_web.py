@@ -16,6 +16,7 @@ import pytest
 from experiments import filter_web, train_quality
 from nanollm_jax import InputError
 from nanollm_jax.data import documents
+from nanollm_jax.web import shards as shards_lib
 from nanollm_jax.web.pipeline import WebConfig
 
 NOUNS = ('river market garden teacher window village kitchen letter harbour engine winter story bridge '
@@ -217,6 +218,38 @@ def test_a_classifier_is_a_step(tmp_path):
                          quality=str(tmp_path / 'quality.npy')))
   steps = set(fates(tmp_path / 'out').values())
   assert 'quality' in steps and 'kept' not in steps
+
+
+def test_a_run_is_done_again_if_a_blocklist_changes(tmp_path, capsys):
+  path = tmp_path / 'list.txt'
+  made = config(tmp_path, warcs=crawl(tmp_path / 'crawl', 1), blocklists=(str(path),))
+  for content, kept in (('b.example\n', 24), ('b.example\na.example\n', 6)):
+    path.write_text(content)
+    filter_web.main(made)
+    assert list(fates(tmp_path / 'out').values()).count('kept') == kept
+    capsys.readouterr()
+    os.utime(path, (0, 0))  # another time is no other content
+    filter_web.main(made)
+    assert 'done already' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['quality.npy', 'tokenizer.json', 'list.txt'])
+@pytest.mark.parametrize('folder', ['', 'moved'])
+def test_a_shard_follows_from_the_content_of_files_and_not_their_path(tmp_path, name, folder):
+  def key(folder, content):
+    path = tmp_path / folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    made = dict(quality=str(path)) if name == 'quality.npy' else (
+        dict(blocklists=(str(path),)) if name == 'list.txt' else {})
+    tokenizer = {} if made else dict(tokenizer=str(path.parent))
+    return shards_lib.key_of(shards_lib.Shard(__file__, 'a'), WebConfig(**made), **tokenizer)
+
+  first = key('', 'one')
+  assert key(folder, 'another') != first
+  assert key(folder, 'one') == first
+  named = shards_lib.key_of(shards_lib.Shard(__file__, 'a'), WebConfig(), tokenizer='gpt2')
+  assert named['tokenizer'] == 'gpt2'
 
 
 @pytest.mark.parametrize('web, sentence', [
