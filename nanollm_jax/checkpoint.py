@@ -48,15 +48,17 @@ class Checkpoints:
     """Begins to save a tree of arrays and the data source's JSON-able state.
 
     The arrays are copied first, so the caller may donate them. A failure of the save before is
-    raised here, or by `close`, as one sentence.
+    raised here, or by `close`, as one sentence. A step that is there already stays as it is.
     """
     with _save_errors(self.directory):
       self._orbax.wait()
+      if step in (one.step for one in self._orbax.checkpoints):
+        return
       states = _gather(json.dumps(data))
       self._orbax.save_checkpointables_async(
           step, dict(state=state, data=dict(processes=states, crc32=_crc32(states),
                                             checksums=checksums(state))),
-          force=True, overwrite=True)
+          force=True)
 
   def wait(self) -> None:
     """Returns when everything begun is on disk."""

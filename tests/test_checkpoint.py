@@ -127,3 +127,18 @@ def test_a_flip_in_the_place_in_the_data_is_found_too(tmp_path, capsys, other):
   assert again.restore({'x': np.zeros(2, int)})[1] == {'at': 1}
   assert 'the place in the data is not what was saved' in capsys.readouterr().err
   again.close()
+
+
+def test_a_step_that_is_there_is_never_written_again(tmp_path):
+  """So a run that has ended, started once more, keeps its only checkpoint whatever happens."""
+  saver = checkpoint.Checkpoints(tmp_path)
+  saver.save(3, {'x': np.arange(4.0)}, {'at': 3})
+  saver.wait()
+  place = tmp_path / 'checkpoints' / '3'
+  written = {path: path.stat().st_mtime_ns for path in place.rglob('*')}
+  for again in (saver, checkpoint.Checkpoints(tmp_path)):
+    again.save(3, {'x': np.zeros(4)}, {'at': 0})
+    again.close()
+  assert {path: path.stat().st_mtime_ns for path in place.rglob('*')} == written
+  found, data = checkpoint.Checkpoints(tmp_path).restore({'x': np.zeros(4)})
+  assert found['x'].tolist() == [0, 1, 2, 3] and data == {'at': 3}
