@@ -53,6 +53,10 @@ class FitConfig:
       value = getattr(self, name)
       if value is not None and value < 1:
         raise InputError(f'--fit.{name}={value}: give at least 1.')
+    for name in ('eval_every', 'eval_batches', 'sample_every', 'save_every', 'profile_steps',
+                 'seed'):
+      if getattr(self, name) < 0:
+        raise InputError(f'--fit.{name}={getattr(self, name)} is negative.')
 
 
 class Batches(Protocol):

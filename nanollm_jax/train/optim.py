@@ -45,6 +45,12 @@ class OptimConfig:
     for name in ('warmup', 'decay', 'final'):
       if not 0 <= getattr(self, name) <= 1:
         raise InputError(f'--optim.{name}={getattr(self, name)} is a share: give 0 to 1.')
+    for name in ('beta1', 'beta2'):
+      if not 0 <= getattr(self, name) < 1:
+        raise InputError(f'--optim.{name}={getattr(self, name)}: give 0 or more, and less than 1.')
+    for name in ('weight_decay', 'clip'):
+      if getattr(self, name) < 0:
+        raise InputError(f'--optim.{name}={getattr(self, name)} is negative; 0 turns it off.')
 
 
 def default_learning_rate(width: int) -> float:
@@ -78,9 +84,10 @@ def make(config: OptimConfig, peak: float, steps: int) -> optax.GradientTransfor
     update = optax.adamw(rate, config.beta1, config.beta2, mu_dtype=config.dtype,
                          weight_decay=config.weight_decay, mask=decayed)
   else:
-    update = contrib.muon(
-        rate, muon_weight_dimension_numbers=muon_dimensions, consistent_rms=0.2,
-        weight_decay=config.weight_decay, mu_dtype=config.dtype, adam_b1=config.beta1, adam_b2=config.beta2)
+    update = optax.chain(
+        contrib.muon(rate, muon_weight_dimension_numbers=muon_dimensions, consistent_rms=0.2,
+                     mu_dtype=config.dtype, adam_b1=config.beta1, adam_b2=config.beta2),
+        optax.add_decayed_weights(lambda step: -config.weight_decay * rate(step), decayed))
   return optax.chain(optax.clip_by_global_norm(config.clip), update) if config.clip else update
 
 

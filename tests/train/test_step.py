@@ -13,7 +13,8 @@ from nanollm_jax.mesh import MeshConfig
 from nanollm_jax.model import config as config_lib, transformer
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.objectives import language
-from nanollm_jax.train import optim, state as state_lib
+from nanollm_jax.train import loop, optim, state as state_lib
+from nanollm_jax.train.optim import OptimConfig
 from nanollm_jax.train.step import accumulate, train_step
 
 CONFIG = ModelConfig(depth=1, width=32, heads=4, key_heads=2, vocabulary=64, context=32).resolve()
@@ -138,6 +139,32 @@ def test_a_first_moment_in_bfloat16_moves_almost_alike(name):
   for one, other in zip(*map(jax.tree.leaves, (ours, exact))):
     assert one.dtype == jnp.float32 and not np.array_equal(one, other)
     assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_embeddings_decay_under_both_optimizers(name):
+  """Without a gradient what is decayed shrinks by rate x decay, and nothing else moves."""
+  config = OptimConfig(name=name, weight_decay=0.5, schedule='constant', clip=0.0)
+  held = {'embedding': jnp.ones((8, 4)), 'mlp': {'kernel': jnp.ones((4, 4)), 'bias': jnp.ones(4)}}
+  optimizer = optim.make(config, 0.1, 1)
+  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, held), optimizer.init(held), held)
+  np.testing.assert_allclose(updates['embedding'], -0.05, rtol=1e-5)
+  np.testing.assert_allclose(updates['mlp']['kernel'], -0.05, rtol=1e-5)
+  np.testing.assert_allclose(updates['mlp']['bias'], 0)
+
+
+@pytest.mark.parametrize('wrong', [dict(clip=-1.0), dict(weight_decay=-0.1), dict(beta1=1.0),
+                                   dict(beta2=-0.1)])
+def test_optimizers_that_cannot_work_are_refused(wrong):
+  name, value = next(iter(wrong.items()))
+  with pytest.raises(InputError, match=f'--optim.{name}={value}'):
+    OptimConfig(**wrong)
+
+
+@pytest.mark.parametrize('name', ['eval_every', 'eval_batches', 'sample_every', 'save_every', 'seed'])
+def test_negative_counts_are_refused(name):
+  with pytest.raises(InputError, match=f'--fit.{name}=-1 is negative'):
+    loop.FitConfig(**{name: -1})
 
 
 def test_schedules_at_their_corners():
