@@ -160,8 +160,7 @@ def run(main: Callable[..., None], config_class: type) -> None:
                'the same command again; what was saved before stays good.')
       if not _one_of_several():
         raise
-      if type(error).__name__ == 'JaxRuntimeError' or RUNTIME.match(str(error)):
-        # a collective that fails says so at once, within jax.jit as a ValueError
+      if RUNTIME.match(str(error)):  # a collective that fails says so at once, in several types
         _leave('error: another process of this job is gone, or a device failed '
                f'({str(error).splitlines()[0]}): start all of them again; they go on from the '
                'newest whole checkpoint.', LOST)
