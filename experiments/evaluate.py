@@ -97,6 +97,8 @@ def main(config: Config) -> None:
   if not (config.core or config.documents or config.tasks):
     raise InputError('nothing to evaluate: give --core, --documents or --tasks.')
   opened = workdir.open_model(config.init_from, step=config.step)
+  folder = pathlib.Path(config.init_from)
+  write(folder, {}, [])  # if it cannot be written, then at once
   scorer = choice.Scorer(opened.model)
   numbers, examples, start = {}, [], time.monotonic()
   print(f'{"task":32} {"measure":22} {"value":>8} {"stderr":>8} {"n":>6}')
@@ -110,11 +112,21 @@ def main(config: Config) -> None:
       numbers[f'{name}/{measure}'] = dict(
           value=value, stderr=None if math.isnan(stderr) else stderr, n=n)
     examples += rows
-  folder = pathlib.Path(config.init_from)
-  (folder / 'evaluation.json').write_text(json.dumps(numbers, indent=1))
-  (folder / 'evaluation.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in examples))
+    write(folder, numbers, examples)
   print(f'{time.monotonic() - start:.1f} s; wrote {folder}/evaluation.json and {len(examples)} '
         'examples to evaluation.jsonl')
+
+
+def write(folder: pathlib.Path, numbers: dict[str, Any], examples: list[dict[str, Any]]) -> None:
+  """Writes what has been found so far."""
+  try:
+    (folder / 'evaluation.json').write_text(json.dumps(numbers, indent=1))
+    (folder / 'evaluation.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in examples))
+  except OSError as error:
+    if error.errno in flags.FULL:
+      raise
+    raise InputError(f'{error.filename} cannot be written ({error.strerror}): copy the workdir to '
+                     'where you may write, and give that as --init_from.') from error
 
 
 def of_documents(config: Config, opened: workdir.Opened, scorer: Any) -> Iterator[Found]:

@@ -6,10 +6,11 @@ import math
 import random
 from typing import Any, Hashable, Sequence
 
+from nanollm_jax import InputError
 from nanollm_jax.eval.measure import Measure, mean
 from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.tasks import answers
-from nanollm_jax.tasks.task import Task
+from nanollm_jax.tasks.task import Example, Grade, Task
 
 
 def evaluate(task: Task, engine: Engine, params: Any, chat: Any, *, examples: int = 200,
@@ -32,26 +33,44 @@ def evaluate(task: Task, engine: Engine, params: Any, chat: Any, *, examples: in
     name -> Measure, and a row for each answer. Measures: accuracy, also of each kind of problem;
     lenient accuracy where the task has it; shares of answers that are valid and that end by
     themselves; length in tokens; with several samples pass@k and maj@k, k = 1, 2, 4 .. samples.
+    A question that the engine has no room for is left out; where there are such, too_long is
+    their share. InputError where no question is left.
   """
   examples = min(examples, task.size(split)) if task.size else examples
   asked = [task.example(index, split) for index in range(examples)]
   prompts = [chat.prompt([{'role': 'user', 'content': one.question}]) for one in asked]
+  fits = [len(prompt) < engine.length for prompt in prompts]
+  if not any(fits):
+    raise InputError(f'the task {task.name} has no {split} question in less than the context of '
+                     f'{engine.length} tokens: give more rows or other ones, or a model with a '
+                     'larger context.')
   each = [dataclasses.replace(sampling, seed=sampling.seed + n)  # no two share their noise
           for n in range(examples * samples)]
-  made = iter(engine.generate(params, [prompt for prompt in prompts for _ in range(samples)],
-                              each, calls))
+  kept = [n for n in range(examples * samples) if fits[n // samples]]
+  made = iter(engine.generate(params, [prompts[n // samples] for n in kept],
+                              [each[n] for n in kept], calls))
   rows = []
   for index, example in enumerate(asked):
-    for sample in range(samples):
+    for sample in range(samples * fits[index]):
       completion = next(made)
       text = chat.visible(completion.ids)
       rows.append(dict(
           task=task.name, index=index, sample=sample, kind=example.kind, question=example.question,
-          answer=example.answer, completion=text, **task.grade(example, text)._asdict(),
+          answer=example.answer, completion=text, **graded(task, example, text)._asdict(),
           finished=completion.finished, length=len(completion.ids)))
       if task.lenient:
         rows[-1]['lenient'] = task.lenient(example, text).score
-  return _numbers(task, rows, samples, sampling.seed), rows
+  left_out = {} if all(fits) else {'too_long': mean([not fit for fit in fits])}
+  return _numbers(task, rows, samples, sampling.seed) | left_out, rows
+
+
+def graded(task: Task, example: Example, text: str) -> Grade:
+  """What the task's grader says; not valid where it fails, or says no finite number."""
+  try:
+    grade = task.grade(example, text)
+  except Exception as error:  # a grader meets whatever a model may say
+    return Grade(0.0, False, f'the grader failed: {error!r}')
+  return grade if math.isfinite(grade.score) else Grade(0.0, False, 'the score is not a number')
 
 
 def _numbers(task: Task, rows: list[dict[str, Any]], samples: int, seed: int) -> dict[str, Measure]:

@@ -32,7 +32,7 @@ def adapter(scorer: Scorer, engine: Engine, params: Any, tokenizer: Any) -> Any:
       prompts, each = [], []
       for text, options in (request.args for request in requests):
         sampling = sampling_of(options)
-        room = max(1, engine.length - sampling.max_tokens)
+        room = max(engine.length - sampling.max_tokens, engine.length // 2)
         prompts.append([tokenizer.end, *tokenizer.encode(text)][-room:])
         each.append(sampling)
       made = engine.generate(params, prompts, each)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from nanollm_jax import InputError
 from nanollm_jax.eval import generative
 from nanollm_jax.sample.engine import Sampling
 from nanollm_jax.tasks.task import Example, Grade, Task
@@ -72,8 +73,8 @@ class Completion(NamedTuple):
 class Parrot:
   """Says by its seed one of four things, of which '' is to double the question; cut off at hm."""
 
-  def __init__(self, says):
-    self.says = says
+  def __init__(self, says, length=100):
+    self.says, self.length = says, length
 
   def generate(self, params, prompts, sampling, calls):
     assert calls == ('a tool',) and len({one.seed for one in sampling}) == len(prompts)
@@ -98,6 +99,21 @@ def test_a_task_is_asked_and_graded():
   assert numbers['pass@1'].value == 0.5 and numbers['pass@4'].value == 1
   assert numbers['pass@2'].value == pytest.approx(1 - 1 / math.comb(4, 2))
   assert numbers['maj@4'].value == 1 and 0.3 < numbers['maj@1'].value < 0.7
+
+
+def test_what_does_not_fit_or_cannot_be_graded_is_counted():
+  def broken(example, text):
+    return Grade(math.nan, True, '') if example.answer == '2' else 1 / 0
+  numbers, rows = generative.evaluate(
+      doubling(), Parrot(['1'] * 4, length=2), None, Chat(), calls=('a tool',), examples=12)
+  assert [row['index'] for row in rows] == list(range(10)) and numbers['accuracy'].n == 10
+  assert numbers['too_long'].value == pytest.approx(2 / 12)
+  numbers, rows = ask(doubling()._replace(grade=broken), examples=3)
+  assert numbers['accuracy'].value == numbers['valid'].value == 0
+  assert [row['reason'][:22] for row in rows[:2]] == ['the grader failed: Zer', 'the score is not a num']
+  for task, length in ((doubling(), 1), (doubling(lambda split: 0), 9)):
+    with pytest.raises(InputError, match='the task doubling has no test question in less than'):
+      generative.evaluate(task, Parrot([''], length), None, Chat())
 
 
 def test_one_sample_a_finite_task_and_a_lenient_grade():

@@ -1,5 +1,7 @@
 """The lm-eval adapter: its parts always, the whole where lm-eval is installed."""
 
+import sys
+import types
 from typing import NamedTuple
 
 import numpy as np
@@ -72,3 +74,12 @@ def test_without_lm_eval_the_remedy_is_named():
   except ImportError:
     with pytest.raises(InputError, match='pip install'):
       harness.adapter(None, None, None, None)
+
+
+def test_a_prompt_keeps_half_of_the_context_at_least(monkeypatch):
+  for name in ('lm_eval', 'lm_eval.api', 'lm_eval.api.model'):
+    monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(LM=object))
+  model = Model()
+  lm = harness.adapter(model, model, None, Words())
+  lm.generate_until([Request(('a bc def ghij klmno', {})), Request(('a bc', {'max_gen_toks': 1}))])
+  assert [len(prompt) for prompt in model.prompts] == [3, 3] and model.prompts[1][0] == 0

@@ -46,3 +46,22 @@ def test_bad_flags():
     evaluate.Config(examples=0)
   with pytest.raises(InputError, match='--samples=4 are all one at temperature 0'):
     evaluate.Config(samples=4)
+
+
+def test_numbers_are_written_as_they_come_and_where_they_cannot_be_it_is_said(tmp_path, monkeypatch):
+  found = iter([('one', {'accuracy': evaluate.Measure(0.5, 0.1, 9)}, [{'task': 'one'}])])
+  monkeypatch.setattr(evaluate.choice, 'Scorer', lambda _: None)
+  for name in ('of_documents', 'of_core'):
+    monkeypatch.setattr(evaluate, name, lambda *_: iter(()))
+  def tasks(*_):
+    yield from found
+    raise InputError('the second fails')
+  monkeypatch.setattr(evaluate, 'of_tasks', tasks)
+  monkeypatch.setattr(evaluate.workdir, 'open_model', lambda *_, **__: evaluate.workdir.Opened(
+      None, None, None))
+  with pytest.raises(InputError, match='the second fails'):
+    evaluate.main(evaluate.Config(init_from=str(tmp_path), tasks=('x',)))
+  assert json.loads((tmp_path / 'evaluation.json').read_text())['one/accuracy']['value'] == 0.5
+  assert len((tmp_path / 'evaluation.jsonl').read_text().splitlines()) == 1
+  with pytest.raises(InputError, match='cannot be written .*: copy the workdir'):
+    evaluate.main(evaluate.Config(init_from=str(tmp_path / 'none'), tasks=('x',)))
