@@ -1,8 +1,9 @@
 """Formats of conversations and rankings that others publish, told by their shape, as messages.
 
 The rules are those of the publishers' own pages: oasst1, UltraChat, ShareGPT, Alpaca, HH-RLHF and
-GSM8K; besides there are our own {"messages"} and {"prompt", "completions"}, the best first or as
-"ranks" says (1 is the best), with the "gold" score of each where it is known.
+GSM8K, and pairs as TRL and UltraFeedback have them; besides there are our own {"messages"} and
+{"prompt", "completions"}, the best first or as "ranks" says (1 is the best), with the "gold" score
+of each where it is known.
 """
 
 import io
@@ -230,7 +231,7 @@ def _rankings(row: Any) -> list[tuple]:
   """What `_ranking` takes, of each ranking in a row."""
   keys = row.keys() if isinstance(row, dict) else set()
   if {'chosen', 'rejected'} <= keys:
-    better, worse = (_hh(row[key]) for key in ('chosen', 'rejected'))
+    better, worse = (_thread(row.get('prompt'), row[key]) for key in ('chosen', 'rejected'))
     if better[:-1] != worse[:-1] or better[-1] == worse[-1]:
       raise InputError('it has a chosen and a rejected thread that do not differ in just the last '
                        'answer.')
@@ -261,6 +262,16 @@ def _ranking(prompt: Messages, contents: list[chat.Content], ranks: Sequence[flo
   order = sorted(range(len(ranks)), key=ranks.__getitem__)
   return Ranking(threads[0][:-1], [answers[at] for at in order],
                  gold and [gold[at] for at in order])
+
+
+def _thread(prompt: Any, answer: Any) -> Messages:
+  """One side of a pair: HH-RLHF's text, messages, or an answer to a prompt of either kind."""
+  if prompt is None:
+    return _hh(answer) if isinstance(answer, str) else chat.canonical(answer)
+  asked = [_turn('user', prompt)] if isinstance(prompt, str) else chat.canonical(prompt)
+  said = [_turn('assistant', answer)] if isinstance(answer, str) else answer
+  repeated = isinstance(said, list) and len(said) > 1  # the prompt stands before the answer too
+  return chat.canonical(said if repeated or not isinstance(said, list) else asked + said)
 
 
 def _hh(text: str) -> Messages:

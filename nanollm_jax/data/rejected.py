@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import Any, Iterator
 
+from nanollm_jax import InputError, flags
 from nanollm_jax.data import formats
 
 _SHOWN = 3
@@ -31,8 +32,14 @@ def set_aside(workdir: str | os.PathLike,
   try:
     yield formats.refuse if strict else reject, rows
   finally:
-    out.unlink(missing_ok=True)
-    if rows:
+    try:
       out.parent.mkdir(parents=True, exist_ok=True)
-      out.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-      print(f'{len(rows):,} lines could not be used and are set aside: {out}')
+      out.unlink(missing_ok=True)
+      if rows:
+        out.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+        print(f'{len(rows):,} lines could not be used and are set aside: {out}')
+    except OSError as error:
+      if error.errno in flags.FULL:
+        raise
+      raise InputError(f'--workdir={workdir} cannot be written ({error.strerror}): give a folder '
+                       'that you may write to.') from error

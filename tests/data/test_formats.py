@@ -124,11 +124,28 @@ def test_a_bad_line_is_rejected_with_its_number_and_the_next_is_read(tmp_path, l
     ({'chosen': '\n\nHuman: a\n\nAssistant: b', 'rejected': '\n\nHuman: c\n\nAssistant: d'},
      'do not differ in just the last'),
     ({'prompt': 'a', 'completions': ['b', 'c']}, 'a prompt of messages and two or more'),
+    ({'prompt': 5, 'chosen': 'b', 'rejected': 'c'}, 'must be a list of at least one message'),
+    ({'prompt': 'a', 'chosen': 5, 'rejected': 'c'}, 'must be a list of at least one message'),
     ({'prompt': [], 'completions': ['b']}, 'a prompt of messages and two or more'),
     ({'prompt': _messages([('user', 'a')]), 'completions': ['b', 5]}, 'has no content')])
 def test_bad_rankings_are_rejected(tmp_path, row, reason):
   with pytest.raises(InputError, match=reason):
     list(formats.rankings(_lines(tmp_path / 'a.jsonl', [row])))
+
+
+ASKED, SAID = _messages([('user', 'a')]), lambda text: _messages([('assistant', text)])
+
+
+@pytest.mark.parametrize('row', [
+    {'prompt': 'a', 'chosen': 'b', 'rejected': 'c'},
+    {'prompt': ASKED, 'chosen': 'b', 'rejected': 'c'},
+    {'prompt': ASKED, 'chosen': SAID('b'), 'rejected': SAID('c')},
+    {'prompt': 'a', 'chosen': ASKED + SAID('b'), 'rejected': ASKED + SAID('c')},
+    {'chosen': ASKED + SAID('b'), 'rejected': ASKED + SAID('c')},
+    {'chosen': '\n\nHuman: a\n\nAssistant: b', 'rejected': '\n\nHuman: a\n\nAssistant: c'}])
+def test_pairs_come_in_several_shapes(tmp_path, row):
+  found, = formats.rankings(_lines(tmp_path / 'a.jsonl', [row]))
+  assert found.prompt == ASKED and found.completions == ['b', 'c']
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
