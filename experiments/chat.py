@@ -17,6 +17,7 @@ from experiments import workdir
 from nanollm_jax import InputError, flags
 from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.text import chat as chat_lib
+from nanollm_jax.text.tokenizer import Tokenizer
 from nanollm_jax.tools.python import Python
 from nanollm_jax.tools.search import Search
 
@@ -38,9 +39,9 @@ class Config:
   """A conversation in the terminal.
 
   init_from: the workdir of a trained model.
-  step: which checkpoint; unset means the newest.
+  step: which checkpoint; unset means the newest, or the best where one is said to be.
   system: the system message.
-  tools: what the model may call: python, search; empty for none.
+  tools: what the model may call: python, search; empty for none. Unsaid, search needs --pages.
   pages: the JSON lines whose texts are searched.
   """
   init_from: str = 'runs/sft'
@@ -67,8 +68,9 @@ class Talk:
     if not self.base:
       self._chat = chat_lib.Chat(self._tokenizer)
       stop.append(self._chat.end_of_turn)
-      if tools := tools_of(config):
-        self._calls = chat_lib.bind(self._chat, tools)
+      self.tools = tools_of(config, self._tokenizer)
+      if self.tools:
+        self._calls = chat_lib.bind(self._chat, self.tools)
     self._engine = Engine(self._model, stop, slots=1, chunk=4)
     self.clear(config.system)
 
@@ -233,13 +235,20 @@ def fit(chat: chat_lib.Chat, messages: list[chat_lib.Message],
   return ids, start - len(system)
 
 
-def tools_of(config: Config) -> dict[str, Callable[[str], str]]:
-  """The tools of --tools; Python remembers over a conversation what it defined."""
+def tools_of(config: Config, tokenizer: Tokenizer) -> dict[str, Callable[[str], str]]:
+  """The tools of --tools; where these are not said, those that there can be.
+
+  Python remembers over a conversation what it defined.
+  """
+  names = config.tools
+  if names == Config.tools:
+    names = names if '<|output_start|>' in tokenizer.special else ()
+    names = [one for one in names if one != 'search' or pathlib.Path(config.pages).exists()]
   made: dict[str, Callable[[], Any]] = {
       'python': lambda: Python().session(), 'search': lambda: Search.from_jsonl(config.pages)}
-  if unknown := set(config.tools) - set(made):
+  if unknown := set(names) - set(made):
     raise InputError(f'--tools has {min(unknown)}: give python, search or both.')
-  return {name: made[name]() for name in config.tools}
+  return {name: made[name]() for name in names}
 
 
 def lines(history: pathlib.Path) -> Iterator[str]:
@@ -273,7 +282,7 @@ def main(config: Config) -> None:
     talk.note(f'{config.init_from} is a base model: it has had no conversations, and continues '
               'what you type as a document would go on. /help lists commands.')
   else:
-    talk.note(f'{config.init_from} answers; tools: {", ".join(config.tools) or "none"}. /help '
+    talk.note(f'{config.init_from} answers; tools: {", ".join(talk.tools) or "none"}. /help '
               'lists commands.')
   for line in lines(pathlib.Path(config.init_from) / 'chat_history'):
     line = line.strip()

@@ -16,7 +16,7 @@ class Config:
   """Generation.
 
   init_from: the workdir of a trained model.
-  step: which checkpoint; unset means the newest.
+  step: which checkpoint; unset means the newest, or the best where one is said to be.
   samples: continuations of each prompt.
   """
   init_from: str = 'runs/pretrain'

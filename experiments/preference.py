@@ -5,10 +5,13 @@ python -m experiments.preference --flagfile=experiments/configs/preference/lapto
 
 import dataclasses
 import functools
+import json
+import pathlib
 from typing import Any, Sequence
 
 import jax
 import numpy as np
+import optax
 
 from experiments import sft, training, workdir
 from nanollm_jax import InputError, flags, mesh as mesh_lib
@@ -64,6 +67,7 @@ def main(config: Config) -> None:
 
   # 2. Where batches come from.
   if config.preference.loss != 'simpo':
+    same_reference(config, workdir.open_model(config.init_from).params)
     held = {split: referred(run, some, size) for split, some in held.items()}
   batches = run.batches(held['train'], rankings.Batches, completions=size[0], length=size[1])
 
@@ -73,8 +77,7 @@ def main(config: Config) -> None:
 
   # 4. What we watch.
   engine = Engine(config.model, [chat.end_of_turn, tokenizer.end], slots=16)
-  hooks = [loop.Hook(config.fit.sample_every, functools.partial(
-      sft.show_answers, engine, chat, config, run.log))]
+  hooks = [sft.showing(engine, chat, config, run.log)]
   if 'validation' in held:
     measured = jax.jit(objective)
     hooks.append(loop.Hook(config.fit.eval_every, lambda _, state: {
@@ -83,6 +86,19 @@ def main(config: Config) -> None:
 
   # 5. Go.
   run.fit(objective, batches, hooks)
+
+
+def same_reference(config: Config, params: Any) -> None:
+  """Raises InputError where a run goes on with another reference than it began with."""
+  norm = float(optax.global_norm(params))  # by which it is known again
+  path = pathlib.Path(config.workdir) / 'reference.json'
+  begun = (path.parent / 'checkpoints').is_dir() and any((path.parent / 'checkpoints').iterdir())
+  if begun and path.exists() and not np.isclose(json.loads(path.read_text()), norm, rtol=1e-5):
+    raise InputError(f'--init_from={config.init_from} holds another model than this run began as, '
+                     'and preferences are measured from that: give the one it began as, or another '
+                     '--workdir to begin anew.')
+  if jax.process_index() == 0:
+    path.write_text(json.dumps(norm))
 
 
 def in_order(run: training.Run, held: Sequence[Ranked], size: tuple[int, int]) -> Any:

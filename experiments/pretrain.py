@@ -99,20 +99,21 @@ def main(config: Config) -> None:
   hooks = []
   if 'validation' in tokens:
     hooks.append(run.validation(objective, tokens['validation']))
-  if config.objective == 'next_token':
+  if config.objective == 'next_token' and config.prompts:
     engine = Engine(config.model, [tokenizer.end], slots=len(config.prompts))
+    prompts = [[tokenizer.end, *tokenizer.encode(prompt)] for prompt in config.prompts]
+    engine.check(prompts)
     hooks.append(loop.Hook(config.fit.sample_every, functools.partial(
-        show_samples, engine, tokenizer, config, run.log)))
+        show_samples, engine, tokenizer, prompts, config, run.log)))
 
   # 5. Go.
   run.fit(objective, batches, hooks)
   run.log.say(f'talk to it: python -m experiments.generate --init_from={config.workdir} "Once"')
 
 
-def show_samples(engine: Engine, tokenizer: Any, config: Config, log: metrics.Log, step: int,
-                 state: Any) -> None:
+def show_samples(engine: Engine, tokenizer: Any, prompts: list[list[int]], config: Config,
+                 log: metrics.Log, step: int, state: Any) -> None:
   """Continues the prompts with the parameters of this step."""
-  prompts = [[tokenizer.end, *tokenizer.encode(prompt)] for prompt in config.prompts]
   each = [dataclasses.replace(config.sample, seed=config.sample.seed + row)
           for row in range(len(prompts))]
   for prompt, made in zip(config.prompts, engine.generate(state.params, prompts, each)):

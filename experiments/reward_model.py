@@ -65,6 +65,8 @@ class Config:
 
 def main(config: Config) -> None:
   # 1. Who we are.
+  if config.answers < 1:
+    raise InputError(f'--answers={config.answers}: rewards are normalised on them, give some.')
   mesh_lib.connect()
   tokenizer = known.from_name_or_file(config.init_from or config.tokenizer)
   if config.policy:
@@ -205,8 +207,9 @@ def spoken(config: Config, chat: Chat, held: Sequence[Ranked],
   engine = Engine(opened.model, [chat.end_of_turn, chat.tokenizer.end], slots=16)
   prompts = [one.ids[0][:one.start].tolist() for one in held]
   sampling = [dataclasses.replace(config.sample, seed=seed) for seed in range(len(prompts))]
-  made = engine.generate(opened.params, prompts, sampling)
-  rows = [[*prompt, *one.ids, chat.end_of_turn] for prompt, one in zip(prompts, made)]
+  made = list(zip(prompts, engine.generate(opened.params, prompts, sampling)))
+  ended = [pair for pair in made if pair[1].finished]  # only these are scored in practice
+  rows = [[*prompt, *one.ids, chat.end_of_turn] for prompt, one in ended or made]
   return [row for row in rows if len(row) <= config.model.context]
 
 

@@ -36,7 +36,7 @@ class Config:
   init_from: the workdir of the model that begins, an assistant; it is also the reference of KL.
   task: what is practised: its training problems; named as in --tasks of experiments.evaluate.
   tools: python, search:PAGES.jsonl.
-  eval_examples: held-out problems that are asked at each evaluation.
+  eval_examples: held-out problems that are asked at each evaluation; 0 for none.
   eval_samples: answers to each, for pass@k and maj@k.
   """
   workdir: str = 'runs/rl'
@@ -106,9 +106,11 @@ def train(config: Config, task: Task, reward: Reward | None = None) -> None:
     found = measure(*common, state)
     return found | (crop(run, batches, step, state, found['test/accuracy'])
                     if config.reward.init_from and config.reward.crop else {})
-  hooks = [loop.Hook(fit.log_every, batches.numbers), loop.Hook(fit.eval_every, look),
+  hooks = [loop.Hook(fit.log_every, batches.numbers),
            loop.Hook(fit.sample_every, functools.partial(show, *common, run.log))]
-  if fit.eval_every and int(run.state.step) == 0:
+  if config.eval_examples:
+    hooks.insert(1, loop.Hook(fit.eval_every, look))
+  if config.eval_examples and fit.eval_every and int(run.state.step) == 0:
     with mesh.use(run.mesh):
       run.log.numbers(0, look(0, run.state))
 
@@ -117,9 +119,21 @@ def train(config: Config, task: Task, reward: Reward | None = None) -> None:
 
 
 def reward_of(config: RewardConfig, tokenizer: Tokenizer, on: Any = None) -> Reward:
-  """What the reward models of --reward.init_from say together of rows of ids."""
+  """What the reward models of --reward.init_from say together of rows of ids.
+
+  NaN of rows that are longer than the context of one of them.
+  """
   members = [reward_model.open_reward(folder, tokenizer, on) for folder in config.init_from]
-  return lambda rows: config.of(np.stack([member(rows) for member in members]))
+  room = min(workdir.model_of(folder).context for folder in config.init_from)
+
+  def reward(rows: list[list[int]]) -> np.ndarray:
+    fits = np.array([len(row) <= room for row in rows])
+    found, fitting = np.full(len(rows), np.nan, np.float32), [row for row in rows if len(row) <= room]
+    if fitting:
+      found[fits] = config.of(np.stack([member(fitting) for member in members]))
+    return found
+
+  return reward
 
 
 def crop(run: training.Run, batches: Rollouts, step: int, state: Any,
@@ -153,12 +167,13 @@ def measure(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, cal
 
 def show(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, calls: Any,
          log: metrics.Log, step: int, state: Any) -> None:
-  """Answers the same four held-out problems each time."""
+  """Answers the same held-out problems each time: of the first four those that fit."""
   questions = [task.example(index, 'test').question for index in range(SHOWN)]
-  made = engine.generate(
-      state.params, [chat.prompt([{'role': 'user', 'content': one}]) for one in questions],
-      Sampling(config.rl.max_tokens, config.rl.temperature), calls)
-  for question, one in zip(questions, made):
+  asked = [(question, prompt) for question in questions if len(
+      prompt := chat.prompt([{'role': 'user', 'content': question}])) < engine.length]
+  made = engine.generate(state.params, [prompt for _, prompt in asked],
+                         Sampling(config.rl.max_tokens, config.rl.temperature), calls)
+  for (question, _), one in zip(asked, made):
     log.text(step, 'rollout', question, chat.tokenizer.decode(one.ids))
 
 

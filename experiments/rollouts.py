@@ -130,7 +130,7 @@ class Rollouts:
       self._roll(int(state.step), state.params)
     rows = self._order.pop(0)
     batch = {name: values[rows] for name, values in self._rows.items()}
-    self._run.log.tokens_per_step = batch['tokens'].size  # rows are as long as they must be
+    self._run.log.resize(batch['tokens'].size)  # rows are as long as they must be
     self._drawn = time.perf_counter()
     return self._ours(batch)
 
@@ -144,7 +144,8 @@ class Rollouts:
     held = io.BytesIO()
     if self._order:
       np.savez_compressed(held, **self._rows)
-    return {'coefficient': self._coefficient, 'order': self._order, 'numbers': self._numbers,
+    numbers = {name: value for name, value in self._numbers.items() if 'seconds' not in name}
+    return {'coefficient': self._coefficient, 'order': self._order, 'numbers': numbers,
             'reference': self._length, 'rows': base64.b64encode(held.getvalue()).decode()}
 
   def set_state(self, state: dict[str, Any]) -> None:

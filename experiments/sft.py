@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import training, workdir
+from experiments import evaluate, training, workdir
 from nanollm_jax import flags, mesh as mesh_lib, metrics
 from nanollm_jax.data import conversations, shards
 from nanollm_jax.data.conversations import ChatDataConfig
+from nanollm_jax.eval import generative
 from nanollm_jax.mesh import MeshConfig
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.objectives import language
 from nanollm_jax.sample.engine import Engine, Sampling
+from nanollm_jax.tasks import Task
 from nanollm_jax.text import known
 from nanollm_jax.text.chat import Chat
 from nanollm_jax.text.tokenizer import END, Tokenizer
@@ -36,7 +38,9 @@ class Config:
   tokenizer: of a fresh model; one that is finetuned keeps its own.
   epochs: passes over the conversations where --fit.steps is unset.
   prompts: what a user says while the model learns.
-  answers: conversations held out of training that are answered at each evaluation.
+  answers: conversations held out of training that are answered at each evaluation, and problems
+    of each task.
+  tasks: what is graded at each evaluation; named as in --tasks of experiments.evaluate.
   """
   workdir: str = 'runs/sft'
   init_from: str = 'runs/pretrain'
@@ -44,6 +48,7 @@ class Config:
   epochs: float = 1.0
   prompts: tuple[str, ...] = ('Who are you?',)
   answers: int = 64
+  tasks: tuple[str, ...] = ()
   model: ModelConfig = ModelConfig()
   data: ChatDataConfig = ChatDataConfig()
   optim: OptimConfig = OptimConfig(schedule='linear', final=0.0, weight_decay=0.0)
@@ -76,11 +81,13 @@ def main(config: Config) -> None:
   # 4. What we watch.
   engine = Engine(config.model, [chat.end_of_turn, tokenizer.end], slots=16)
   every = config.fit.eval_every
-  hooks = [loop.Hook(config.fit.sample_every, functools.partial(
-      show_answers, engine, chat, config, run.log))]
+  hooks = [showing(engine, chat, config, run.log)]
   if 'validation' in held:
     hooks += [run.validation(objective, held['validation']),
               loop.Hook(every, functools.partial(answer, engine, held['validation'], config))]
+  for name in config.tasks:
+    hooks.append(loop.Hook(every, functools.partial(
+        solve, evaluate.task_of(name), engine, chat, config)))
   forgotten = pathlib.Path(config.init_from or config.workdir) / 'tokens'
   if (forgotten / 'validation-00000.tokens').exists():
     documents = shards.open_shards(forgotten, 'validation', tokenizer.fingerprint)
@@ -118,16 +125,28 @@ def answer(engine: Engine, held: Any, config: Config, _: int, state: Any) -> dic
     if len(prompt) < config.model.context:
       prompts.append(prompt)
   made = engine.generate(state.params, prompts, config.sample)
-  return {'validation/finished': sum(one.finished for one in made) / len(made),
+  return made and {'validation/finished': sum(one.finished for one in made) / len(made),
           'validation/answer_tokens': sum(len(one.ids) for one in made) / len(made)}
 
 
-def show_answers(engine: Engine, chat: Chat, config: Config, log: metrics.Log, step: int,
-                 state: Any) -> None:
-  """Answers --prompts with the parameters of this step."""
+def solve(task: Task, engine: Engine, chat: Chat, config: Config, _: int,
+          state: Any) -> dict[str, float]:
+  """The accuracy on the first held-out problems of a task."""
+  found, _ = generative.evaluate(task, engine, state.params, chat, examples=config.answers,
+                                 sampling=config.sample)
+  return {f'{task.name}/accuracy': found['accuracy'].value}
+
+
+def showing(engine: Engine, chat: Chat, config: Any, log: metrics.Log) -> loop.Hook:
+  """Answers --prompts every --fit.sample_every steps; InputError where one does not fit."""
   prompts = [chat.prompt([{'role': 'user', 'content': prompt}]) for prompt in config.prompts]
-  for prompt, made in zip(config.prompts, engine.generate(state.params, prompts, config.sample)):
-    log.text(step, 'answer', prompt, chat.tokenizer.decode(made.ids))
+  engine.check(prompts)
+
+  def show(step: int, state: Any) -> None:
+    for prompt, made in zip(config.prompts, engine.generate(state.params, prompts, config.sample)):
+      log.text(step, 'answer', prompt, chat.tokenizer.decode(made.ids))
+
+  return loop.Hook(config.fit.sample_every, show)
 
 
 if __name__ == '__main__':

@@ -164,6 +164,11 @@ class Engine:
     done = dict(self.completed(params, prompts, sampling, calls))
     return [done[index] for index in range(len(prompts))]
 
+  def check(self, prompts: Sequence[Sequence[int]]) -> None:
+    """Raises InputError for a prompt that leaves no room for an answer."""
+    for index, prompt in enumerate(prompts):
+      self._request(index, prompt, Sampling())
+
   def completed(self, params: Any, prompts: Sequence[Sequence[int]],
                 sampling: Sampling | Sequence[Sampling] = Sampling(),
                 calls: Sequence[Call] = ()) -> Iterator[tuple[int, Completion]]:

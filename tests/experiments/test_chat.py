@@ -1,5 +1,6 @@
 """The terminal chat as a script types into it, on small random models."""
 
+import dataclasses
 import io
 import json
 import os
@@ -206,3 +207,13 @@ def test_on_a_terminal(corpus, tmp_path):
     os.close(ours)
   history = (tmp_path / 'chat_history').read_text().splitlines()
   assert history == ['one', 'now wait', 'wait', '/show', 'one']
+
+
+def test_tools_that_are_not_asked_for_are_those_that_there_can_be(corpus, tmp_path):
+  tokenizer = tokenizer_lib.load(corpus / 'tokenizer.json')
+  config = chat.Config(pages=f'{tmp_path}/none.jsonl')
+  assert set(chat.tools_of(config, tokenizer)) == {'python'}
+  plain = dataclasses.replace(tokenizer, special={tokenizer_lib.END: tokenizer.end})
+  assert not chat.tools_of(config, plain)
+  with pytest.raises(InputError, match='none.jsonl'):
+    chat.tools_of(chat.Config(tools=('search',), pages=config.pages), tokenizer)

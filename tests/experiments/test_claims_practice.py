@@ -1,6 +1,7 @@
 """The verdicts of claims on practice: what proves them; what the start of practice is taught."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -55,3 +56,11 @@ def test_the_start_is_taught_steps_and_then_mostly_answers(monkeypatch, tmp_path
   same = [word == other for one, two in zip(steps, nonsense)
           for word, other in zip(one.split()[:5], two.split()[:5])]
   assert sum(same) < 0.2 * len(same)
+
+
+def test_the_flagfile_of_practice_begins_where_the_claims_do(monkeypatch):
+  monkeypatch.setattr(arm, 'fresh', lambda *_: None)
+  monkeypatch.setattr(arm, 'train', lambda *_, **__: None)
+  monkeypatch.setattr(drill, 'vocabulary', lambda *_: None)
+  begins = drill.start(drill.Practice())
+  assert f'--init_from={begins}\n' in (pathlib.Path(grpo.__file__).parents[1] / 'configs/rl/affine.flags').read_text()

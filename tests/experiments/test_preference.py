@@ -71,3 +71,15 @@ def test_stopped_and_resumed_is_the_whole_run(ranked, monkeypatch):
   monkeypatch.setattr(loop, 'fit', original)
   preference.main(parts)
   assert numbers(whole, 'loss') == numbers(parts, 'loss')
+
+
+def test_a_run_goes_on_with_the_reference_that_it_began_with(ranked, tiny):
+  config = ranked('resumed', steps=2, save_every=0)
+  preference.main(config)
+  other = tiny('other', steps=3, eval_every=0, sample_every=0, model={'context': 48})
+  pretrain.main(other)
+  longer = dataclasses.replace(config, fit=dataclasses.replace(config.fit, steps=3))
+  with pytest.raises(InputError, match='another model than this run began as'):
+    preference.main(dataclasses.replace(longer, init_from=other.workdir))
+  preference.main(longer)
+  assert len(numbers(config, 'loss')) == 3

@@ -161,3 +161,12 @@ def test_the_dial_gives_horizon_batch_and_rate(corpus):
   from nanollm_jax.model import transformer
   assert 20 <= tokens / transformer.count(config.model) < 21
   assert config.optim.learning_rate == 0.4 / 256
+
+
+def test_prompts_are_looked_at_before_the_first_step(tiny):
+  config = tiny(steps=2, save_every=0, eval_every=0, sample_every=2)
+  with pytest.raises(InputError, match='prompt 0 has .* tokens, but the context holds'):
+    pretrain.main(dataclasses.replace(config, prompts=('the red ' * 40,)))
+  assert not losses(config.workdir)
+  pretrain.main(dataclasses.replace(config, prompts=()))
+  assert len(losses(config.workdir)) == 2

@@ -47,6 +47,8 @@ def numbers(config, name: str) -> list[float]:
 
 
 def test_it_learns_is_measured_and_opens_normalised(ranked, corpus, tmp_path):
+  with pytest.raises(InputError, match='--answers=0: rewards are normalised on them'):
+    reward_model.main(dataclasses.replace(ranked('none'), answers=0))
   config = ranked(steps=30, eval_every=10, sample_every=30)
   reward_model.main(config)
   loss, accuracy = numbers(config, 'loss'), numbers(config, 'validation/accuracy')

@@ -122,6 +122,27 @@ def test_what_cannot_be_asked_or_judged_is_counted_and_nothing_is_lost(make, mon
     assert kept <= 1 - drawn  # groups that teach nothing were drawn again
 
 
+def test_held_out_problems_that_do_not_fit_or_are_not_asked_end_no_run(make):
+  def example(index: int, split: str) -> Example:
+    long = split == 'test' and index % 2
+    return asks(index, split)._replace(**{'question': 'stone ' * 30} if long else {})
+  config = make(fit=dict(steps=1, eval_every=1, sample_every=1), eval_samples=1)
+  rl.train(config, RED._replace(example=example))
+  assert column(config, 'test/too_long') == [0.5, 0.5]
+  config = make('unasked', fit=dict(steps=1, eval_every=1), eval_examples=0)
+  rl.train(config, RED)
+  assert not column(config, 'test/accuracy') and len(column(config, 'loss')) == 1
+
+
+def test_what_a_judge_cannot_read_has_no_reward(monkeypatch):
+  monkeypatch.setattr(rl.reward_model, 'open_reward', lambda *_: lambda rows: np.array(
+      [sum(row) for row in rows], np.float32))
+  monkeypatch.setattr(rl.workdir, 'model_of', lambda folder: ModelConfig(context=int(folder)))
+  judge = rl.reward_of(RewardConfig(init_from=('3', '5')), None)
+  np.testing.assert_array_equal(judge([[1, 2], [1] * 4, [3]]), [3, np.nan, 3])
+  assert np.isnan(judge([[1] * 4])).all()
+
+
 @pytest.mark.slow
 def test_a_tool_answers_inside_a_completion(make):
   """What it says is not trained: the two log-probabilities of all that is are the same."""

@@ -108,3 +108,18 @@ def test_a_context_too_short_for_most_conversations(chats, capsys):
   assert ' dropped' in out and '(0 truncated' not in out and ', 0 dropped' not in out
   with pytest.raises(InputError, match='no conversation is left'):
     sft.main(chats('none', context=6))
+
+
+def test_tasks_are_graded_and_nothing_need_be_answered(chats):
+  config = dataclasses.replace(chats('tasks', steps=2, eval_every=2, save_every=0, sample_every=0),
+                               tasks=('spelling',), prompts=())
+  sft.main(config)
+  assert len(numbers(config, 'spelling/accuracy')) == len(numbers(config, 'validation/finished')) == 1
+  config = dataclasses.replace(config, workdir=config.workdir + '2', tasks=(), answers=0)
+  sft.main(config)
+  assert len(numbers(config, 'validation/loss')) == 1 and not numbers(config, 'validation/finished')
+  config = dataclasses.replace(config, workdir=config.workdir + '3', prompts=('red ' * 60,))
+  with pytest.raises(InputError, match='prompt 0 has'):
+    sft.main(config)
+  with pytest.raises(InputError, match='--workdir=.* cannot be written'):
+    sft.main(dataclasses.replace(config, workdir=config.data.conversations[0] + '/run'))
