@@ -1,11 +1,13 @@
 """The pipeline on a Ray cluster: shards spread over its nodes, duplicates found by a shuffle.
 
-Every node sees the folder of the run. The functions are those of one machine, and so is the
-result, document for document.
+Every node sees the folder of the run and the files that it reads. The functions are those of one
+machine, and so is the result, document for document.
 """
 
 import collections
+import dataclasses
 import functools
+import os
 import pathlib
 import pickle
 from typing import Any, Callable, Sequence
@@ -13,6 +15,7 @@ from typing import Any, Callable, Sequence
 import numpy as np
 
 from nanollm_jax import InputError
+from nanollm_jax.text import known
 from nanollm_jax.web import dedup, shards as shards_lib
 from nanollm_jax.web.pipeline import WebConfig
 from nanollm_jax.web.shards import Counts, Shard
@@ -31,6 +34,7 @@ def run(address: str, shards: Sequence[Shard], workdir: str, config: WebConfig, 
     raise InputError('--ray needs ray, not installed here: pip install -e .[ray].') from error
   folder = str(pathlib.Path(workdir).resolve() / 'shards')
   out = str(pathlib.Path(workdir).resolve())
+  shards, config, tokenizer = absolute(shards, config, tokenizer)
   try:
     ray.init(None if address == 'local' else address, log_to_driver=False, ignore_reinit_error=True)
   except (ConnectionError, ValueError) as error:
@@ -50,6 +54,22 @@ def run(address: str, shards: Sequence[Shard], workdir: str, config: WebConfig, 
   shingles = dict(collections.ChainMap(*each(shards_lib.shingled, folder, keys))) if pairs else {}
   gone = dedup.duplicates(pairs, shingles.__getitem__)
   return each(shards_lib.finish_shard, folder, out, config, keep_dropped, tokenizer, gone)
+
+
+def absolute(shards: Sequence[Shard], config: WebConfig,
+             tokenizer: str) -> tuple[list[Shard], WebConfig, str]:
+  """The same with the paths that every node needs, whose working folder is another."""
+  def path(name: str) -> str:
+    return os.path.abspath(name) if name else ''
+
+  name, _, ranks = tokenizer.partition(':')
+  if name not in known.KNOWN:
+    tokenizer = path(tokenizer)
+  elif ranks:
+    tokenizer = f'{name}:{path(ranks)}'
+  config = dataclasses.replace(
+      config, blocklists=tuple(map(path, config.blocklists)), quality=path(config.quality))
+  return [shard._replace(path=path(shard.path)) for shard in shards], config, tokenizer
 
 
 def _each(data: Any, shards: list[dict[str, str]], work: Callable[..., Any],

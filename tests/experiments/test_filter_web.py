@@ -16,7 +16,7 @@ import pytest
 from experiments import filter_web, train_quality
 from nanollm_jax import InputError
 from nanollm_jax.data import documents
-from nanollm_jax.web import shards as shards_lib
+from nanollm_jax.web import cluster, shards as shards_lib
 from nanollm_jax.web.pipeline import WebConfig
 
 NOUNS = ('river market garden teacher window village kitchen letter harbour engine winter story bridge '
@@ -266,17 +266,33 @@ def test_bad_flags(web):
     WebConfig(**web)
 
 
+def test_the_cluster_gets_absolute_paths(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  made = WebConfig(warcs=('a*.warc',), blocklists=('list.txt', '/etc/list.txt'), quality='q.npy')
+  shard, web, tokenizer = cluster.absolute([shards_lib.Shard('a.warc', 'a.warc')], made, 'vocabulary')
+  assert shard == [shards_lib.Shard(f'{tmp_path}/a.warc', 'a.warc')]
+  assert web == dataclasses.replace(
+      made, blocklists=(f'{tmp_path}/list.txt', '/etc/list.txt'), quality=f'{tmp_path}/q.npy')
+  assert tokenizer == f'{tmp_path}/vocabulary'
+  for given, sent in (('', ''), ('gpt2', 'gpt2'), ('gpt2:b.bpe', f'gpt2:{tmp_path}/b.bpe')):
+    assert cluster.absolute([], WebConfig(), given) == ([], WebConfig(), sent)
+
+
 @pytest.mark.slow
-def test_ray_gives_the_same_documents(done):
+def test_ray_gives_the_same_documents_from_another_folder(done, monkeypatch):
   pytest.importorskip('ray')
   from ray.cluster_utils import Cluster
   root, made = done
-  cluster = Cluster(initialize_head=True, head_node_args=dict(num_cpus=2))
+  monkeypatch.setenv('PYTHONPATH', os.getcwd(), prepend=os.pathsep)
+  nodes = Cluster(initialize_head=True, head_node_args=dict(num_cpus=2))
   try:
-    cluster.add_node(num_cpus=2)
-    filter_web.main(dataclasses.replace(made, workdir=f'{root}/ray', ray=cluster.address))
+    nodes.add_node(num_cpus=2)
+    monkeypatch.chdir(root)  # where the nodes' processes are not
+    (root / 'list.txt').write_text('nowhere.example\n')
+    web = dataclasses.replace(made.web, warcs=('crawl/*.warc.gz',), blocklists=('list.txt',))
+    filter_web.main(dataclasses.replace(made, workdir='ray', ray=nodes.address, web=web))
   finally:
     import ray
     ray.shutdown()
-    cluster.shutdown()
+    nodes.shutdown()
   assert output(root / 'ray') == output(root / 'out')
