@@ -144,7 +144,7 @@ class Rollouts:
     held = io.BytesIO()
     if self._order:
       np.savez_compressed(held, **self._rows)
-    numbers = {name: value for name, value in self._numbers.items() if 'seconds' not in name}
+    numbers = {name: value for name, value in self._numbers.items() if 'second' not in name}
     return {'coefficient': self._coefficient, 'order': self._order, 'numbers': numbers,
             'reference': self._length, 'rows': base64.b64encode(held.getvalue()).decode()}
 
@@ -174,7 +174,8 @@ class Rollouts:
     self._rows = rollouts.batch(groups, self._chat.end_of_turn)
     self._numbers = rollouts.numbers(groups) | {
         'accepted': useful / drawn, 'too_long': float(self._too_long),
-        'kl_coefficient': self._coefficient, 'kl': self._teach(groups, params)}
+        'kl_coefficient': self._coefficient}
+    self._numbers['kl'] = self._teach(groups, params)
     if rl.method == 'expert':
       self._repeat(groups, rng)
     order = np.arange(config.rl.rows)
@@ -182,7 +183,8 @@ class Rollouts:
       if config.fit.batch_size < len(order):
         rng.shuffle(order)
       self._order += order.reshape(-1, config.fit.batch_size).tolist()
-    self._numbers |= {'draw_seconds': sampled - begun,
+    self._numbers |= {'prompts_per_second': drawn / (sampled - begun),
+                      'draw_seconds': sampled - begun,
                       'teach_seconds': time.perf_counter() - sampled}
 
   def _sample(self, params: Any, rng: np.random.Generator) -> list[Group]:
@@ -240,6 +242,8 @@ class Rollouts:
     advantage_PR = np.asarray(policy.advantages(reward_PR, known_PR, config.policy.advantage))
     rows['loss_mask'] = rows['loss_mask'] * known_PR.reshape(-1, 1)
     rows['advantages'] = advantage_PR.reshape(-1, 1) * rows['loss_mask'].astype(np.float32)
+    self._numbers |= {'advantage_min': float(advantage_PR.min()),
+                      'advantage_max': float(advantage_PR.max())}
     return drift
 
   def _of_all(self, params: Any) -> np.ndarray:

@@ -125,7 +125,8 @@ def numbers(groups: Sequence[Group]) -> dict[str, float]:
            'score': np.mean(score[np.isfinite(score)]) if np.isfinite(score).any() else 0.0,
            'zero_std': np.mean([not informative(group) for group in groups]),
            'invalid': np.mean(finished & ~np.isfinite(reward)), 'truncated': np.mean(~finished),
-           'tokens': np.mean(lengths), 'tokens_max': np.max(lengths),
+           'tokens': np.mean(lengths), 'tokens_min': np.min(lengths), 'tokens_max': np.max(lengths),
+           'tokens_finished': np.mean(lengths[finished]) if finished.any() else 0.0,
            'calls': np.mean([_calls(one) for one in made])}
   return {name: float(value) for name, value in found.items()}
 

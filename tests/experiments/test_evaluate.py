@@ -65,3 +65,13 @@ def test_numbers_are_written_as_they_come_and_where_they_cannot_be_it_is_said(tm
   assert len((tmp_path / 'evaluation.jsonl').read_text().splitlines()) == 1
   with pytest.raises(InputError, match='cannot be written .*: copy the workdir'):
     evaluate.main(evaluate.Config(init_from=str(tmp_path / 'none'), tasks=('x',)))
+
+
+@pytest.mark.slow
+def test_answers_batched_and_one_by_one(assistant):
+  config = evaluate.Config(init_from=assistant, tasks=('affine:1', 'spelling'), examples=24, slots=8)
+  found = []
+  for one_by_one in (False, True):
+    evaluate.main(dataclasses.replace(config, one_by_one=one_by_one))
+    found.append((pathlib.Path(assistant) / 'evaluation.jsonl').read_text())
+  assert found[0] == found[1] and len(found[0].splitlines()) == 48

@@ -101,5 +101,6 @@ def test_numbers():
   assert found['zero_std'] == 0.5 and found['truncated'] == 2 / 8
   assert found['invalid'] == 3 / 8  # of the finished ones
   assert found['calls'] == 2 / 8 and found['tokens_max'] == 5
+  assert found['tokens_min'] <= found['tokens_finished'] <= 5
   assert all(value == 0 for name, value in rollouts.numbers([group([math.nan])]).items()
              if name in ('reward', 'reward_std', 'score'))
