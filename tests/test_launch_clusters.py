@@ -20,9 +20,16 @@ printf '\\x1e' >> "$folder/log"
 for answer in "$folder/answers"/*; do  # a file is used once; its first line is a pattern
   [ -e "$answer" ] || continue
   if [[ "$name $*" =~ $(head -n 1 "$answer") ]]; then
-    sed 1,2d "$answer"; code=$(sed -n 2p "$answer"); rm "$answer"; exit "$code"
+    code=$(sed -n 2p "$answer"); sed 1,2d "$answer" >&$((code ? 2 : 1)); rm "$answer"; exit "$code"
   fi
 done
+[ -d "$folder/worker" ] || exit 0
+cd "$folder/worker"; export HOME=$PWD  # what a slice of one worker does
+case "$*" in
+  *" describe "*) echo READY ;;
+  *" scp "*) cp "$folder/code.tgz" nanollm.tgz ;;
+  *" ssh "*) words=${!#}; exec bash -c "${words#--command=}" ;;
+esac
 '''
 PYTHON = '''#!/bin/bash
 [ "$1" = -c ] && exec {python} "$@"
@@ -68,20 +75,24 @@ def cluster(tmp_path):
 PLACE = dict(ZONE='us-east5-b', TYPE='v6e-16', PAUSE='0')
 
 
+ABSENT = ("ERROR: (gcloud.compute.tpus) NOT_FOUND: Resource 'nanollm' was not found", 1)
+ASKED = 'echo yes [|][|] echo no'  # whether a worker already does what is asked
+
+
 def kinds(calls) -> list[str]:
   return [' '.join(call[3:5]) for call in calls]
 
 
 def test_a_tpu_slice_is_made_installed_and_started(cluster):
-  cluster.answer('tpu-vm describe', code=1)  # there is none yet
-  cluster.answer('queued-resources describe', 'WAITING_FOR_RESOURCES')
-  cluster.answer('queued-resources describe', 'ACTIVE')
+  for kind, state in ((0, ABSENT), (1, ABSENT), (0, ABSENT), (1, ('WAITING_FOR_RESOURCES',)),
+                      (0, ABSENT), (1, ('ACTIVE',)), (0, ('CREATING',)), (0, ('READY',))):
+    cluster.answer(('tpu-vm describe', 'queued-resources describe')[kind], *state)
+  cluster.answer(ASKED, 'no')
   calls = cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE, BUCKET='mine', SPOT='1')
   assert cluster.code == 0, cluster.said
-  assert kinds(calls) == ['tpu-vm describe', 'queued-resources create',
-                          'queued-resources describe', 'queued-resources describe',
-                          'tpu-vm scp', 'tpu-vm ssh', 'tpu-vm ssh', 'tpu-vm ssh']
-  create, (install, start, look) = calls[1], (call for call in calls if call[4] == 'ssh')
+  assert [kind for kind in kinds(calls) if not kind.endswith('describe')] == [
+      'queued-resources create', 'tpu-vm ssh', 'tpu-vm scp', *['tpu-vm ssh'] * 3]
+  create, (_, install, start, look) = calls[2], (call for call in calls if call[4] == 'ssh')
   assert all('--zone=us-east5-b' in call for call in calls)
   assert {'--accelerator-type=v6e-16', '--runtime-version=v2-alpha-tpuv6e', '--spot'} < set(create)
   assert '--worker=all' in install and '--worker=all' in start and '--worker=0' in look
@@ -107,23 +118,129 @@ def test_a_tpu_slice_is_made_installed_and_started(cluster):
 def test_a_preempted_slice_is_made_anew_and_a_broken_connection_is_not(cluster):
   for state in ('READY', 'READY', 'READY', 'PREEMPTED', 'PREEMPTED'):
     cluster.answer('tpu-vm describe', state)
+  cluster.answer('tpu-vm describe', *ABSENT)
+  cluster.answer('queued-resources describe', *ABSENT)
+  cluster.answer('tpu-vm describe', 'READY')
+  for answer in ('yes', 'yes', 'no'):
+    cluster.answer(ASKED, answer)
   cluster.answer('tail -n', code=255)  # while the slice is ready: look again
   cluster.answer('tail -n', code=255)  # preempted
-  cluster.answer('queued-resources describe', 'ACTIVE')
   cluster.answer('tail -n', code=0)
   calls = kinds(cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE))
   assert cluster.code == 0, cluster.said
   assert [call for call in calls if not call.endswith('describe')] == [
-      'tpu-vm ssh', 'tpu-vm ssh', 'queued-resources delete', 'queued-resources create',
-      'tpu-vm scp', 'tpu-vm ssh', 'tpu-vm ssh', 'tpu-vm ssh']
+      *['tpu-vm ssh'] * 4, 'queued-resources delete', 'queued-resources create',
+      'tpu-vm ssh', 'tpu-vm scp', *['tpu-vm ssh'] * 3]
 
 
 def test_the_end_of_an_experiment_is_the_end_of_the_launcher(cluster):
   for _ in range(2):
     cluster.answer('tpu-vm describe', 'READY')
+  cluster.answer(ASKED, 'yes')
   cluster.answer('tail -n', code=1)
   cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE)
   assert cluster.code == 1
+
+
+@pytest.mark.parametrize('queued, states', [
+    ('1', ['WAITING_FOR_RESOURCES', 'PROVISIONING']), ('0', ['CREATING', 'REPAIRING'])])
+def test_a_slice_that_comes_is_waited_for(cluster, queued, states):
+  for state in states:
+    if queued == '1':
+      cluster.answer('tpu-vm describe', *ABSENT)
+    cluster.answer(('tpu-vm', 'queued-resources')[int(queued)] + ' describe', state)
+  cluster.answer('tpu-vm describe', 'READY')
+  cluster.answer(ASKED, 'no')
+  calls = kinds(cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE, QUEUED=queued))
+  assert cluster.code == 0 and all(f'nanollm: {state}' in cluster.said for state in states)
+  assert [call for call in calls if not call.endswith('describe')] == [
+      'tpu-vm ssh', 'tpu-vm scp', *['tpu-vm ssh'] * 3]
+
+
+def test_a_slice_whose_preemption_left_only_its_queued_resource_is_made_anew(cluster):
+  for state in ('SUSPENDED',), ABSENT:
+    cluster.answer('tpu-vm describe', *ABSENT)
+    cluster.answer('queued-resources describe', *state)
+  cluster.answer('tpu-vm describe', 'READY')
+  cluster.answer(ASKED, 'no')
+  calls = kinds(cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE))
+  assert cluster.code == 0
+  assert [call for call in calls if call.startswith('queued') and not call.endswith('describe')] == [
+      'queued-resources delete', 'queued-resources create']
+
+
+def test_a_network_that_breaks_is_waited_for(cluster):
+  broken = 'ERROR: (gcloud.compute.tpus.tpu-vm.describe) There was a problem reaching the server', 1
+  cluster.answer('tpu-vm describe', 'READY')
+  for answer in (broken, broken, ('READY',), ('READY',)):
+    cluster.answer('tpu-vm describe', *answer)
+  for answer in (('yes',), ('ssh: connect: no route', 255), ('yes',)):
+    cluster.answer(ASKED, *answer)
+  cluster.answer('tail -n', code=255)
+  cluster.answer('tail -n', code=0)
+  calls = cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE)
+  assert cluster.code == 0 and 'problem reaching' in cluster.said and 'no answer' in cluster.said
+  assert set(kinds(calls)) == {'tpu-vm describe', 'tpu-vm ssh'}
+  assert not any('supervise.sh experiments' in call[-1] for call in calls)
+  cluster.answer('tpu-vm describe', 'PERMISSION_DENIED', 1)  # at the beginning: it is said
+  assert len(cluster.run('launch/tpu_vm.sh', *WORDS, **PLACE)) == 1
+  assert cluster.code == 1 and 'PERMISSION_DENIED' in cluster.said
+
+
+@pytest.fixture
+def worker(cluster):
+  """A cluster with one worker that obeys; supervise.sh there does what the experiment is told to."""
+  home, code = cluster.folder / 'worker', cluster.folder / 'code/launch'
+  for folder in (home / '.local/bin', code):
+    folder.mkdir(parents=True)
+  (code / 'environment.sh').write_text('install() { [ ! -e ../broken ]; }')
+  (code / 'supervise.sh').write_text('echo "begin $*" | tee -a ../began; eval "${@: -1}"')
+  subprocess.run(['tar', '-czf', '../code.tgz', 'launch'], cwd=code.parent, check=True)
+  for path in (home / '.local/bin/uv', cluster.folder / 'bin/python3'):
+    path.write_text('#!/bin/sh')
+    path.chmod(0o755)
+  return cluster
+
+
+def begin(worker, name: str, does: str) -> int:
+  """Runs the launcher; returns how often an experiment has been started on the worker so far."""
+  worker.run('launch/tpu_vm.sh', f'experiments.{name}', does, **PLACE)
+  began = worker.folder / 'worker/began'
+  return len(began.read_text().splitlines()) if began.exists() else 0
+
+
+def test_a_slice_that_is_there_starts_what_it_does_not_do_already(worker):
+  assert begin(worker, 'pretrain', 'exit 0') == 1 and worker.code == 0
+  assert begin(worker, 'pretrain', 'exit 0') == 1 and worker.code == 0  # it has ended well
+  assert 'begin experiments.pretrain' in worker.said
+  assert begin(worker, 'sft', 'echo "it\'s"; exit 1') == 2 and worker.code == 1
+  assert begin(worker, 'sft', 'echo "it\'s"; exit 1') == 3 and worker.code == 1  # not well
+  assert begin(worker, 'sft', 'exit 0') == 4 and worker.code == 0  # the flag is mended
+  (worker.folder / 'worker/broken').touch()
+  assert begin(worker, 'rl', 'exit 0') == 4 and worker.code == 1
+  (worker.folder / 'worker/broken').unlink()
+  assert begin(worker, 'rl', 'exit 0') == 5 and worker.code == 0
+  (worker.folder / 'worker/nanollm/ended').unlink()  # the machine began anew: nothing runs
+  assert begin(worker, 'rl', 'exit 0') == 6 and worker.code == 0
+
+
+def test_another_command_takes_the_place_of_what_runs(worker):
+  stay = 'trap "touch ../heard; exit 143" TERM; touch ../on; while :; do /bin/sleep 0.1; done'
+  worker.answer('tail -n', code=130)  # Ctrl-C while it looks
+  assert begin(worker, 'pretrain', stay) == 1 and worker.code == 130
+  until = time.time() + 20
+  while not (worker.folder / 'worker/on').exists() and time.time() < until:
+    time.sleep(0.01)
+  worker.answer('tail -n', 'the log')
+  assert begin(worker, 'pretrain', stay) == 1 and worker.code == 0 and 'the log' in worker.said
+  assert not (worker.folder / 'worker/heard').exists()
+  assert begin(worker, 'sft', 'exit 0') == 2 and worker.code == 0
+  assert (worker.folder / 'worker/heard').exists()
+
+
+def test_an_error_while_the_connection_was_broken_is_told_and_not_repeated(worker):
+  worker.answer('tail -n', code=255)
+  assert begin(worker, 'sft', 'exit 3') == 1 and worker.code == 3
 
 
 def test_dry_runs_ask_for_nothing_and_say_all(cluster):
