@@ -263,7 +263,7 @@ def _show(root: pathlib.Path, funnel: dict[str, Any], seconds: float) -> None:
   for row in rows:
     reasons = ', '.join(f'{reason} {count}' for reason, count in list(row['dropped'].items())[:3])
     print(f'{row["step"]:<20}{row["documents"]:>10,}{row["text_bytes"] / 1e6:>9.2f}'
-          f'{row["tokens"]:>12,}   {reasons}')
+          f'{format(row["tokens"], ",") if row["tokens"] else "not counted":>12}   {reasons}')
   print(f'{rows[0]["documents"] / max(seconds, 1e-9):.0f} pages/s')
   tables = {'Funnel': [row | {'dropped': ', '.join(
       f'{reason} {count}' for reason, count in row['dropped'].items())} for row in rows]}
