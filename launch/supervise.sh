@@ -71,6 +71,7 @@ while [ -z "$stopping" ]; do
   fi
   echo "supervise: ended with code $code after $((SECONDS - began)) s: it starts again" >&2
   sleep "$short" & children=($!)  # a signal ends it too
+  [ -z "$stopping" ] || kill "$!"  # one that came before the pause was known
   wait "$!"
 done
 exit "$stopping"
