@@ -73,6 +73,7 @@ def test_stopped_and_resumed_is_the_whole_run(ranked, monkeypatch):
   assert numbers(whole, 'loss') == numbers(parts, 'loss')
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_reference_that_it_began_with(ranked, tiny):
   config = ranked('resumed', steps=2, save_every=0)
   preference.main(config)

@@ -122,6 +122,7 @@ def test_what_cannot_be_asked_or_judged_is_counted_and_nothing_is_lost(make, mon
     assert kept <= 1 - drawn  # groups that teach nothing were drawn again
 
 
+@pytest.mark.slow
 def test_held_out_problems_that_do_not_fit_or_are_not_asked_end_no_run(make):
   def example(index: int, split: str) -> Example:
     long = split == 'test' and index % 2

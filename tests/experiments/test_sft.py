@@ -110,6 +110,7 @@ def test_a_context_too_short_for_most_conversations(chats, capsys):
     sft.main(chats('none', context=6))
 
 
+@pytest.mark.slow
 def test_tasks_are_graded_and_nothing_need_be_answered(chats):
   config = dataclasses.replace(chats('tasks', steps=2, eval_every=2, save_every=0, sample_every=0),
                                tasks=('spelling',), prompts=())

@@ -106,6 +106,10 @@ def test_the_last_rows_move_together_and_change_nothing(monkeypatch):
     np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
   widths = [state.left_B.size for state in states]
   assert widths == sorted(widths, reverse=True) and set(widths) == {8, 4, 2}
+
+
+@pytest.mark.slow
+def test_slots_that_are_halved_compile_little():
   prompts, each = requests(48)
   engine = Engine(CONFIG, STOP, slots=16, chunk=5)
   engine.generate(PARAMS, prompts, each)
