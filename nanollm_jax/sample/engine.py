@@ -141,6 +141,7 @@ class Engine:
     cores = metrics.cores() if jax.default_backend() == 'cpu' and jax.device_count() == 1 else 1
     self._lanes = lanes or max(1, min(cores, slots // NARROWEST_LANE))
     self._wide = -(-slots // self._lanes)  # slots of a lane
+    self._narrows = jax.default_backend() == 'cpu'
     self.length = length or config.context
     self._stop, self._chunk = np.asarray(list(stop), np.int32), chunk
     model = Transformer(self.config)
@@ -249,10 +250,10 @@ class Engine:
 
   def _narrowed(self, state: Slots, rows: dict[int, _Row]) -> tuple[Slots, dict[int, _Row]]:
     """Halves the slots as often as the rows allow, on one CPU device."""
-    wide, devices = state.left_B.size, state.left_B.devices()
+    wide = state.left_B.size
     while wide % 2 == 0 and wide > NARROWEST_LANE and len(rows) <= wide // 2:
       wide //= 2
-    if wide == state.left_B.size or len(devices) > 1 or devices.pop().platform != 'cpu':
+    if wide == state.left_B.size or not self._narrows or len(state.left_B.devices()) > 1:
       return state, rows
     free = [slot for slot in range(state.left_B.size) if slot not in rows]
     kept = sorted([*rows, *free[:wide - len(rows)]])
