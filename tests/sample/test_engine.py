@@ -106,8 +106,9 @@ def test_the_last_rows_move_together_and_change_nothing(monkeypatch):
     np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
   widths = [state.left_B.size for state in states]
   assert widths == sorted(widths, reverse=True) and set(widths) == {8, 4, 2}
-  free = engine._empty(length=64)
-  assert [engine._narrowed(free, {})[0].left_B.size for _ in range(2)] == [2, 2]
+  with mesh_lib.use(mesh_lib.make(mesh_lib.MeshConfig(data=1), jax.devices()[:1])):
+    free = engine._empty(length=64)
+    assert [engine._narrowed(free, {})[0].left_B.size for _ in range(2)] == [2, 2]
 
 
 @pytest.mark.slow
