@@ -202,14 +202,18 @@ def conclude(run: training.Run, raw: Any, chat: Chat, held: dict[str, list[Ranke
 
 def spoken(config: Config, chat: Chat, held: Sequence[Ranked],
            mesh: Any = None) -> list[list[int]]:
-  """Answers of the policy to the prompts of rankings, each with its prompt and its end."""
+  """Answers of the policy to the prompts of rankings, each with its prompt and its end.
+
+  Those that were cut off are left out, as practice does not score them, unless most were.
+  """
   opened = workdir.open_model(config.policy, mesh)
   engine = Engine(opened.model, [chat.end_of_turn, chat.tokenizer.end], slots=16)
   prompts = [one.ids[0][:one.start].tolist() for one in held]
   sampling = [dataclasses.replace(config.sample, seed=seed) for seed in range(len(prompts))]
   made = list(zip(prompts, engine.generate(opened.params, prompts, sampling)))
-  ended = [pair for pair in made if pair[1].finished]  # only these are scored in practice
-  rows = [[*prompt, *one.ids, chat.end_of_turn] for prompt, one in ended or made]
+  ended = [pair for pair in made if pair[1].finished]
+  kept = ended if 2 * len(ended) >= len(made) else made
+  rows = [[*prompt, *one.ids, chat.end_of_turn] for prompt, one in kept]
   return [row for row in rows if len(row) <= config.model.context]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import random
+import types
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from nanollm_jax import InputError, mesh as mesh_lib, metrics
 from nanollm_jax.data import rankings
 from nanollm_jax.data.rankings import RankingDataConfig
 from nanollm_jax.model.config import ModelConfig
-from nanollm_jax.sample.engine import Sampling
+from nanollm_jax.sample.engine import Completion, Sampling
 from nanollm_jax.text import bpe, chat, known
 from nanollm_jax.train import loop
 from nanollm_jax.train.optim import OptimConfig
@@ -112,6 +113,20 @@ def test_it_begins_as_another_model_and_is_normalised_on_a_policy(
   other.save(tmp_path / 'other' / 'tokenizer.json')
   with pytest.raises(InputError, match='/other has another tokenizer than the reward model'):
     reward_model.main(dataclasses.replace(config, policy=str(tmp_path / 'other')))
+
+
+@pytest.mark.parametrize('ends, kept', [([1, 0, 1], [[7, 1, 9], [7, 3, 9]]),
+                                        ([0, 0, 1], [[7, 1, 9], [7, 2, 9], [7, 3, 9]])])
+def test_rewards_are_normalised_on_answers_that_end(ranked, monkeypatch, ends, kept):
+  made = [Completion([number], [], [], bool(end)) for number, end in enumerate(ends, 1)]
+  monkeypatch.setattr(reward_model.workdir, 'open_model', lambda *_: workdir.Opened(None, None, None))
+  monkeypatch.setattr(reward_model, 'Engine', lambda *_, **__: types.SimpleNamespace(
+      generate=lambda *_: made))
+  config = ranked()
+  config = dataclasses.replace(config, model=dataclasses.replace(config.model, context=48))
+  talk = types.SimpleNamespace(end_of_turn=9, tokenizer=types.SimpleNamespace(end=8))
+  held = [types.SimpleNamespace(ids=[np.array([7, 5])], start=1)] * 3
+  assert reward_model.spoken(config, talk, held) == kept
 
 
 @pytest.mark.slow
