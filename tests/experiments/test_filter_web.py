@@ -175,7 +175,8 @@ def test_no_text_on_most_pages_of_many_files_stops_the_run(tmp_path, empty, full
 
 @pytest.mark.parametrize('name, content', [
     ('a.warc.gz', b''), ('a.warc', b''), ('pages', None), ('a.warc.gz', gzip.compress(
-        b'WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 4\r\n\r\na: b\r\n\r\n'))])
+        b'WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 4\r\n\r\na: b\r\n\r\n', mtime=0))],
+    ids=['empty', 'empty and plain', 'no page', 'warcinfo alone'])
 def test_a_crawl_without_a_response_is_one_sentence(tmp_path, name, content):
   (tmp_path / name).mkdir() if content is None else (tmp_path / name).write_bytes(content)
   with pytest.raises(InputError, match=f'no response in .*{name}.*: give'):
