@@ -94,7 +94,7 @@ slice() {  # returns when it is ready: makes it where there is none, and anew wh
 is_there() {  # says yes where worker 0 runs these words or ran them last, and well; else no
   "${tpus[@]}" tpu-vm ssh "$name" "${place[@]}" --worker=0 --command="cd nanollm 2> /dev/null \
 && [ \"\$(cat command 2> /dev/null)\" = $(printf %q "$*") ] \
-&& { grep -qsx '$well' ended || $alive; } && echo yes || echo no"
+&& { $alive || grep -qsx '$well' ended; } && echo yes || echo no"  # it ends after writing ended
 }
 
 prepare() {  # the repository, Python and packages on all workers, where nothing may run meanwhile
