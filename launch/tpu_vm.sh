@@ -92,9 +92,10 @@ slice() {  # returns when it is ready: makes it where there is none, and anew wh
 }
 
 is_there() {  # says yes where worker 0 runs these words or ran them last, and well; else no
+  local there="$alive || grep -qsx '$well' ended"  # it ends after writing ended
   "${tpus[@]}" tpu-vm ssh "$name" "${place[@]}" --worker=0 --command="cd nanollm 2> /dev/null \
 && [ \"\$(cat command 2> /dev/null)\" = $(printf %q "$*") ] \
-&& { $alive || grep -qsx '$well' ended; } && echo yes || echo no"  # it ends after writing ended
+&& { $there || { sleep 1; $there; }; } && echo yes || echo no"  # or it only begins to run
 }
 
 prepare() {  # the repository, Python and packages on all workers, where nothing may run meanwhile
