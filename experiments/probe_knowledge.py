@@ -39,8 +39,7 @@ class Config:
   wrong: one whose answers are right in at most this share,
   informative: and tell something in at least this share, is unknown; all others are unsure.
   judge: exact (by the words), self (the model itself), or the URL of an OpenAI-compatible API.
-  judge_model: the model's name there.
-  judge_key: the environment variable with the key for it.
+  judge_model: the model's name there; its key, if it needs one, is read from $JUDGE_API_KEY.
   wordings: a file with a refusal a line; empty takes those of the world.
   """
   init_from: str = 'runs/sft'
@@ -53,7 +52,6 @@ class Config:
   informative: float = 0.75
   judge: str = 'exact'
   judge_model: str = ''
-  judge_key: str = 'JUDGE_API_KEY'
   wordings: str = ''
   sample: Sampling = Sampling(max_tokens=48)
 
@@ -86,7 +84,7 @@ def main(config: Config) -> None:
   if config.judge in ('exact', 'self'):
     judge = exact if config.judge == 'exact' else judge_lib.Itself(opened, chat)
   else:
-    judge = judge_lib.Endpoint(config.judge, config.judge_model, config.judge_key)
+    judge = judge_lib.Endpoint(config.judge, config.judge_model)
   facts = list(itertools.islice(facts_lib.facts_of(rows), config.limit))
   facts += facts_lib.written(rows[:config.limit], judge.write if isinstance(
       judge, judge_lib.Endpoint) else lambda texts: map(facts_lib.gap, texts))

@@ -20,6 +20,7 @@ from nanollm_jax.sample import rollouts
 from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.sample.rollouts import Group
 from nanollm_jax.tasks import Task
+from nanollm_jax.text import chat as chat_lib
 from nanollm_jax.text.chat import Chat
 
 TOLD = ('reward', 'zero_std', 'tokens', 'kl')  # what the terminal says of rollouts
@@ -39,7 +40,8 @@ class RlConfig:
     updates are off-policy.
   rounds: draws at most until each of the prompts' groups has rewards that differ; 1 takes all.
   truncated: a completion cut off by max_tokens gets zero (of a reward model: --reward.unfinished),
-    or is left out (mask).
+    or is left out (mask); soft: it gets 1 less than zero, and those that end within the last
+    fifth of max_tokens lose up to 1, in proportion.
   max_tokens: of a completion.
   temperature: of rollouts and evaluations; the loss is of the same distribution.
   slots: completions that are decoded at one time.
@@ -50,7 +52,7 @@ class RlConfig:
   choose: Literal['random', 'all', 'shortest', 'best'] = 'random'
   epochs: int = 1
   rounds: int = 1
-  truncated: Literal['zero', 'mask'] = 'zero'
+  truncated: Literal['zero', 'mask', 'soft'] = 'zero'
   max_tokens: int = 64
   temperature: float = 1.0
   slots: int = 128
@@ -174,6 +176,7 @@ class Rollouts:
     self._rows = rollouts.batch(groups, self._chat.end_of_turn)
     self._numbers = rollouts.numbers(groups) | {
         'accepted': useful / drawn, 'too_long': float(self._too_long),
+        'calls_failed': self._failed(groups),
         'kl_coefficient': self._coefficient}
     self._numbers['kl'] = self._teach(groups, params)
     if rl.method == 'expert':
@@ -221,7 +224,17 @@ class Rollouts:
       reward_PR = np.asarray(self._reward(whole), np.float32).reshape(reward_PR.shape)
       unfinished += self._config.reward.unfinished
     finished_PR = [[one.finished for one in group.completions] for group in groups]
-    return np.where(finished_PR, reward_PR, np.float32(unfinished))
+    reward_PR = np.where(finished_PR, reward_PR, np.float32(unfinished))
+    if self._config.rl.truncated == 'soft':
+      reward_PR += np.array([[rollouts.overlong(one, self._config.rl.max_tokens)
+                              for one in group.completions] for group in groups], np.float32)
+    return reward_PR
+
+  def _failed(self, groups: list[Group]) -> float:
+    """How many calls of a completion were answered with an error, on average."""
+    made = [one for group in groups for one in group.completions]
+    return sum(self._chat.text(ids).startswith(chat_lib.ERROR)
+               for one in made for ids in rollouts.told(one)) / len(made)
 
   def _teach(self, groups: list[Group], params: Any) -> float:
     """Writes into the rows what the objective needs; returns the mean KL from the start."""

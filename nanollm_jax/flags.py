@@ -50,7 +50,7 @@ def field_help(config_class: type) -> dict[str, str]:
 def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
   """Defines one absl flag for each leaf of `config`, whose values are the defaults.
 
-  Leaves are int, float, bool, str, tuple[str, ...], Literal of strings, or one of these
+  Leaves are int, float, bool, str, tuple[str or int, ...], Literal of strings, or one of these
   `| None`, where None means "follows from the other flags". The whole config is built again
   as a flag validator, so what its __post_init__ refuses is a flag error with its sentence.
   """
@@ -61,7 +61,7 @@ def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -
     if typing.get_origin(hint) is typing.Literal:
       absl_flags.DEFINE_enum(name, value, typing.get_args(hint), help_text, **options)
     elif typing.get_origin(hint) is tuple:
-      absl_flags.DEFINE_list(name, list(value), help_text, **options)
+      absl_flags.DEFINE_list(name, [str(one) for one in value], help_text, **options)
     else:
       DEFINE[hint](name, value, help_text, **options)
 
@@ -77,14 +77,24 @@ def define(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -
 
 
 def _rebuild(config: Any, values: Mapping[str, Any], prefix: str = '') -> Any:
-  fields = {}
+  fields, hints = {}, typing.get_type_hints(type(config))
   for field in dataclasses.fields(config):
     value, name = getattr(config, field.name), prefix + field.name
     if dataclasses.is_dataclass(value):
       fields[field.name] = _rebuild(value, values, f'{name}.')
+    elif isinstance(value, tuple):
+      fields[field.name] = _tuple(name, typing.get_args(hints[field.name])[0], values[name])
     else:
-      fields[field.name] = tuple(values[name]) if isinstance(value, tuple) else values[name]
+      fields[field.name] = values[name]
   return type(config)(**fields)
+
+
+def _tuple(name: str, kind: type, values: Sequence[str]) -> tuple[Any, ...]:
+  try:
+    return tuple(map(kind, values))
+  except ValueError as error:
+    raise InputError(f'--{name}={",".join(values)} is not a list of whole numbers with commas '
+                     'between.') from error
 
 
 def read(config: Any, flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> Any:

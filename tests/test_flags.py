@@ -44,6 +44,7 @@ class Outer:
   inner: Inner = Inner()
   names: tuple[str, ...] = ()
   tied: bool = True
+  ids: tuple[int, ...] = (1,)
 
 
 def parsed(*words):
@@ -54,8 +55,8 @@ def parsed(*words):
 
 
 def test_round_trip():
-  config = parsed('--inner.depth=7', '--inner.rate=0.1', '--names=x,"y, z"', '--notied')
-  assert config == Outer(Inner(7, 'a', 0.1), ('x', 'y, z'), False)
+  config = parsed('--inner.depth=7', '--inner.rate=0.1', '--names=x,"y, z"', '--notied', '--ids=3,-4')
+  assert config == Outer(Inner(7, 'a', 0.1), ('x', 'y, z'), False, (3, -4))
   assert flags.parse(Outer(), flags.to_text(config)) == config
   assert flags.parse(Outer(), flags.to_text(Outer())) == Outer()
   others = '# a comment\n--model.depth=3\n--nomodel.tied\n'
@@ -71,6 +72,7 @@ def test_help_comes_from_the_docstring():
     (['--inner.depth=0'], '--inner.depth=0 must be at least 1.'),
     (['--inner.kind=c'], 'should be one of <a|b>'),
     (['--inner.depth=four'], 'inner.depth'),
+    (['--ids=3,four'], '--ids=3,four is not a list of whole numbers'),
 ])
 def test_wrong_flags_are_told_what_is_wrong(words, sentence):
   with pytest.raises(absl_flags.Error, match=sentence.replace('|', r'\|')):

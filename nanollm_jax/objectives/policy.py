@@ -195,7 +195,9 @@ def _token_loss(config, batch, logprob_BT, entropy_BT, mask_BT, share_BT):
     clipped_BT = jnp.clip(ratio_BT, 1 - config.clip_low, 1 + config.clip_high)
     free_BT = jnp.minimum(ratio_BT, config.dual_clip) if config.dual_clip else ratio_BT
     gain_BT = jnp.minimum(free_BT * advantage_BT, clipped_BT * advantage_BT)
-  watched = {'ratio': ratio_BT, 'ratio_max': ratio_BT, 'approx_kl': k3(-log_ratio_BT),
+  watched = {'ratio': ratio_BT, 'ratio_max': ratio_BT,
+             'ratio_inverse_max': jnp.exp(-log_ratio_BT),  # 1 / the smallest ratio
+             'approx_kl': k3(-log_ratio_BT),
              'clipped_low': low_BT & (advantage_BT < 0) & (not config.cispo),
              'clipped_high': high_BT & (advantage_BT > 0), 'entropy': entropy_BT}
   if 'rollout_logprobs' in batch:

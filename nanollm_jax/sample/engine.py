@@ -39,6 +39,7 @@ LONGEST_CALL = 128  # tokens of a question to a tool
 LONGEST_FORCED = 256  # tokens of its answer; what is over is cut
 MOST_CALLS = 8  # of one row
 NARROWEST_LANE = 8  # slots
+MOST_STOPS = 8  # ids that may end a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Sampling:
   top_k: keep the k most probable tokens; 0 keeps all.
   top_p: keep the smallest set of tokens with this probability; 1 keeps all.
   seed: with the prompt it decides the sample, whatever else is in the batch.
+  stop: ids that end this request, besides those of the engine.
   """
 
   max_tokens: int = 64
@@ -57,6 +59,7 @@ class Sampling:
   top_k: int = 0
   top_p: float = 1.0
   seed: int = 0
+  stop: tuple[int, ...] = ()
 
   def __post_init__(self):
     if self.max_tokens < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
@@ -87,6 +90,7 @@ class Slots(NamedTuple):
   temperature_B: jax.Array
   top_k_B: jax.Array
   top_p_B: jax.Array
+  stop_BE: jax.Array  # ids that end the row; -1 fills up
 
 
 @dataclasses.dataclass
@@ -95,6 +99,7 @@ class _Row:
   index: int
   prompt: int  # tokens of it
   most: int  # tokens that may be produced
+  stop: tuple[int, ...]
   made: int = 0
   call: Call | None = None  # the tool whose question is being written
   question: list[int] = dataclasses.field(default_factory=list)
@@ -143,7 +148,7 @@ class Engine:
     self._wide = -(-slots // self._lanes)  # slots of a lane
     self._narrows = jax.default_backend() == 'cpu'
     self.length = length or config.context
-    self._stop, self._chunk = np.asarray(list(stop), np.int32), chunk
+    self._stop, self._chunk = tuple(stop), chunk
     model = Transformer(self.config)
     self._prefill = jax.jit(functools.partial(_prefill, model.apply),
                             static_argnames='truncate', donate_argnums=1)
@@ -218,12 +223,12 @@ class Engine:
         free = [slot for slot in range(state.left_B.size) if slot not in rows]
         group = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
         if group:
-          rows |= {slot: _Row(index, len(prompt), left)
-                   for slot, (index, prompt, left, _) in zip(free, group)}
+          rows |= {slot: _Row(index, len(prompt), left, self._stop + sampling.stop)
+                   for slot, (index, prompt, left, sampling) in zip(free, group)}
           state, *made = self._fill(params, state, dict(zip(free, group)), ends, truncate)
         else:
           state = self._grown(state, max(row.reach(self._chunk) for row in rows.values()))
-          state, *made = self._decode(params, state, self._stop, ends, truncate=truncate)
+          state, *made = self._decode(params, state, ends, truncate=truncate)
         made = jax.device_get(made)
         asking = []
         for slot in sorted(free[:len(group)] if group else rows):
@@ -243,7 +248,7 @@ class Engine:
     for token, was_sampled in zip(ids, sampled):
       if was_sampled:
         row.read(token, starts)
-    stopped = bool(ids) and sampled[-1] and ids[-1] in self._stop
+    stopped = bool(ids) and sampled[-1] and ids[-1] in row.stop
     kept = count - stopped
     return (row.index, ids[:kept], logprob_C[:count].tolist(), sampled[:kept],
             stopped if left == 0 else None)
@@ -274,6 +279,9 @@ class Engine:
       raise InputError(f'prompt {index} has {len(prompt)} tokens, but the context holds 1 to '
                        f'{self.length - 1} before the first new one: shorten it, or train with a '
                        'larger --model.context.')
+    if len(self._stop + sampling.stop) > MOST_STOPS:
+      raise InputError(f'prompt {index} has {len(self._stop + sampling.stop)} ids that end it, of '
+                       f'which at most {MOST_STOPS} are looked at: give fewer in --sample.stop.')
     return index, tuple(prompt), min(sampling.max_tokens, self.length - len(prompt)), sampling
 
   def _cast(self, params: Any) -> Any:
@@ -301,6 +309,7 @@ class Engine:
     fields = {name: np.zeros(self._wide, dtype) for name, dtype in dict(
         left=np.int32, seed=np.uint32, temperature=np.float32, top_k=np.int32,
         top_p=np.float32).items()}
+    fields['stop'] = np.full((self._wide, MOST_STOPS), -1, np.int32)
     source_B = np.full(self._wide, -1, np.int32)
     for slot, (_, prompt, left, sampling) in group.items():
       source_B[slot] = prompts.index(prompt)
@@ -308,7 +317,9 @@ class Engine:
                     temperature=sampling.temperature, top_p=sampling.top_p)
       for name, value in values.items():
         fields[name][slot] = value
-    return self._prefill(params, state, tokens_RP, length_R, source_B, fields, self._stop, ends,
+      stop = self._stop + sampling.stop
+      fields['stop'][slot, :len(stop)] = stop
+    return self._prefill(params, state, tokens_RP, length_R, source_B, fields, ends,
                          truncate=truncate)
 
 
@@ -344,7 +355,7 @@ def _empty(config: ModelConfig, slots: int, length: int) -> Slots:
   state = Slots(cache_lib.empty(config, slots, length), zeros(jnp.int32), zeros(jnp.int32),
                 zeros(jnp.int32), zeros(jnp.int32), zeros(bool), zeros(jnp.int32, LONGEST_FORCED),
                 zeros(jnp.int32), zeros(jnp.uint32), zeros(jnp.float32), zeros(jnp.int32),
-                zeros(jnp.float32))
+                zeros(jnp.float32), zeros(jnp.int32, MOST_STOPS))
   axes = {1: ('batch',), 2: ('batch', None), 4: ('batch', 'heads', None, None)}
   return jax.tree.map(lambda leaf: nn.with_logical_constraint(leaf, axes[leaf.ndim]), state)
 
@@ -354,7 +365,7 @@ def _told(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(nn.with_logical_constraint(array, (None,) * array.ndim) for array in arrays)
 
 
-def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields, stop, ends, *,
+def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields, ends, *,
              truncate: bool):
   """Runs R right-padded prompts, copies each to its slots, draws the slots' first tokens.
 
@@ -375,17 +386,17 @@ def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields,
     return jnp.where(new_B.reshape(-1, *[1] * (old.ndim - 1)), new, old)
   cache = jax.tree.map(lambda old, new: old.at[:, :, :P].set(insert(old[:, :, :P], new[source_B])),
                        state.cache, out.cache)
-  left_B = jnp.where(_is_in(token_B, stop), 0, fields['left'] - 1)
+  left_B = jnp.where(_is_in(token_B, fields['stop']), 0, fields['left'] - 1)
   made = dict(token=token_B, position=length_R[source_B], left=left_B, made=zero_B + 1,
               waits=_is_in(token_B, ends), forced=zero_B,
               **{name: fields[name] for name in ('seed', 'temperature', 'top_k', 'top_p')})
-  state = state._replace(cache=cache, **{
+  state = state._replace(cache=cache, stop_BE=insert(state.stop_BE, fields['stop']), **{
       f'{name}_B': insert(getattr(state, f'{name}_B'), value) for name, value in made.items()})
   return state, *_told(token_B[:, None], logprob_B[:, None], new_B[:, None], new_B[:, None],
                        state.left_B, state.waits_B)
 
 
-def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bool):
+def _decode(apply, chunk: int, params, state: Slots, ends, *, truncate: bool):
   """Moves every row on by up to `chunk` tokens; ends early when all rows have stopped or wait.
 
   Returns the state; tokens, log-probs, where a token was sampled, not forced, and where a row
@@ -406,7 +417,7 @@ def _decode(apply, chunk: int, params, state: Slots, stop, ends, *, truncate: bo
     sampled_B = state.forced_B == 0
     token_B = jnp.where(sampled_B, drawn_B, state.forced_BF[jnp.arange(B), -state.forced_B])
     logprob_B = jnp.where(sampled_B, logprob_B, 0.0)
-    left_B = jnp.where(sampled_B & _is_in(token_B, stop), 0, state.left_B - 1)
+    left_B = jnp.where(sampled_B & _is_in(token_B, state.stop_BE), 0, state.left_B - 1)
     state = state._replace(
         cache=out.cache, token_B=jnp.where(alive_B, token_B, state.token_B),
         position_B=state.position_B + alive_B, left_B=jnp.where(alive_B, left_B, state.left_B),
@@ -437,8 +448,9 @@ def _keys(seed_B, count_B) -> jax.Array:
       seed_B, count_B)
 
 
-def _is_in(token_B, stop) -> jax.Array:
-  return jnp.any(token_B[:, None] == stop, axis=1)
+def _is_in(token_B, ids) -> jax.Array:
+  """bool [B]: whether a row's token is one of `ids`, [E] of all rows or [B, E] of each."""
+  return jnp.any(token_B[:, None] == ids, axis=1)
 
 
 def _power(n: int) -> int:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import math
 from typing import Any, Callable, NamedTuple, Sequence
 
@@ -93,6 +94,17 @@ def batch(groups: Sequence[Group], end: int) -> dict[str, np.ndarray]:
   return made
 
 
+def overlong(completion: Completion, most: int) -> float:
+  """What a completion near the limit of `most` tokens is fined: 0 to -1 over its last fifth.
+
+  -1 where it is cut off (soft overlong punishment: DAPO, 2503.14476, eq. 13).
+  """
+  if not completion.finished:
+    return -1.0
+  margin = most / 5
+  return -max(0.0, len(completion.logprobs) - (most - margin)) / margin
+
+
 def chosen(group: Group, how: str, rng: np.random.Generator) -> np.ndarray:
   """Which completions of a group an expert would repeat, as indices.
 
@@ -127,11 +139,11 @@ def numbers(groups: Sequence[Group]) -> dict[str, float]:
            'invalid': np.mean(finished & ~np.isfinite(reward)), 'truncated': np.mean(~finished),
            'tokens': np.mean(lengths), 'tokens_min': np.min(lengths), 'tokens_max': np.max(lengths),
            'tokens_finished': np.mean(lengths[finished]) if finished.any() else 0.0,
-           'calls': np.mean([_calls(one) for one in made])}
+           'calls': np.mean([len(told(one)) for one in made])}
   return {name: float(value) for name, value in found.items()}
 
 
-def _calls(completion: Completion) -> int:
-  """How many times a tool answered: runs of tokens that were not sampled."""
-  pairs = zip([True, *completion.sampled], completion.sampled)
-  return sum(before and not now for before, now in pairs)
+def told(completion: Completion) -> list[list[int]]:
+  """What tools answered, each time: runs of tokens that were not sampled."""
+  runs = itertools.groupby(zip(completion.ids, completion.sampled), key=lambda pair: pair[1])
+  return [[token for token, _ in run] for sampled, run in runs if not sampled]

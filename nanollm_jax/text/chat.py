@@ -21,6 +21,7 @@ ROLES = tuple(_AFTER)[1:]
 _FENCES = {('think', None): 'think', ('tool_call', 'python'): 'python',
            ('tool_call', 'search'): 'search', ('tool_output', None): 'output'}
 _TEXT = ('text', None)
+ERROR = 'Error:'  # how the answer of a tool begins that could not do what it was asked
 
 
 class Rendered(NamedTuple):
@@ -258,9 +259,9 @@ def bind(chat: Chat, functions: dict[str, Callable[[str], str]],
       try:
         return output(function(chat.text(ids)))
       except Exception as error:  # a tool never fails silently, and never ends a batch
-        return output(f'Error: {error}')
+        return output(f'{ERROR} {error}')
 
     return Call(*chat.fence('tool_call', name), run,
-                output('Error: this call is too long, or one too many.'))
+                output(f'{ERROR} this call is too long, or one too many.'))
 
   return tuple(call(name, function) for name, function in functions.items())

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
 from experiments import evaluate, pretrain
+from experiments.bench import evaluation as bench
 from nanollm_jax import InputError
 
 
@@ -75,3 +77,25 @@ def test_answers_batched_and_one_by_one(assistant):
     evaluate.main(dataclasses.replace(config, one_by_one=one_by_one))
     found.append((pathlib.Path(assistant) / 'evaluation.jsonl').read_text())
   assert found[0] == found[1] and len(found[0].splitlines()) == 48
+
+
+@pytest.mark.slow
+def test_the_benchmark_asks_both_ways_and_compares(assistant, monkeypatch, tmp_path, capsys):
+  (tmp_path / 'mine.jsonl').write_text('\n'.join(json.dumps(dict(
+      query=f'the {name} sees', choices=['a dog.', 'blue'], gold=0)) for name in ('red', 'stone')))
+  config = bench.BenchConfig(tasks=('affine:1',), core=(f'{tmp_path}/mine.jsonl',), examples=12,
+                             slots=8, rounds=1, out=str(tmp_path / 'out.json'))
+  bench.main(bench.Config(assistant, bench=config))
+  rows = json.loads((tmp_path / 'out.json').read_text())['rows']
+  assert [(row['task'], row['questions'], row['same']) for row in rows] == [
+      ('affine:1', 12, 12), ('mine', 2, 2)]
+  for row in rows:
+    seconds = row['round_seconds']
+    assert row['times'] == pytest.approx(seconds['one'][0] / seconds['together'][0])
+  monkeypatch.setattr(bench.evaluate.OneByOne, 'score', lambda self, params, requests: [
+      bench.choice.Score(-np.arange(1.0, 3), False)] * len(requests))
+  bench.main(bench.Config(assistant, bench=dataclasses.replace(config, tasks=())))
+  (row,) = json.loads((tmp_path / 'out.json').read_text())['rows']
+  assert row['same'] < 2  # another choice would be seen
+  with pytest.raises(InputError, match='nothing to ask'):
+    bench.main(bench.Config(assistant, bench=bench.BenchConfig(tasks=())))

@@ -145,7 +145,7 @@ def test_what_a_judge_cannot_read_has_no_reward(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_tool_answers_inside_a_completion(make):
+def test_a_tool_answers_inside_a_completion(make, monkeypatch):
   """What it says is not trained: the two log-probabilities of all that is are the same."""
   count = RED._replace(example=lambda index, split: asks(index, split)._replace(question='count'))
   config = make(fit=dict(steps=2, eval_every=0, sample_every=0), tools=('python',), eval_samples=1,
@@ -153,18 +153,30 @@ def test_a_tool_answers_inside_a_completion(make):
   rl.train(config, count)
   assert min(column(config, 'rollout_calls')) > 0
   assert max(column(config, 'rollout_gap_max')) <= 1e-4
+  assert max(column(config, 'rollout_calls_failed')) == 0
+  def fails(text: str) -> str:
+    raise ValueError
+  monkeypatch.setattr(rl.evaluate, 'tools_of', lambda _: {'python': fails})
+  config = make('fails', fit=dict(steps=1, eval_every=0, sample_every=0), tools=('python',),
+                eval_examples=0, rl=dict(max_tokens=20))
+  rl.train(config, count)
+  assert column(config, 'rollout_calls_failed') == column(config, 'rollout_calls') != [0]
 
 
 @pytest.mark.slow
-def test_another_network_rewards(make):
+@pytest.mark.parametrize('truncated, fine', [('zero', 0), ('soft', 1)])
+def test_another_network_rewards(make, truncated, fine):
   asked = []
   def reward(rows: list[list[int]]) -> np.ndarray:
     asked.extend(rows)
     return np.full(len(rows), 3.0)
-  config = make(fit=dict(steps=1), rl=dict(max_tokens=5))
+  config = make(fit=dict(steps=1), rl=dict(max_tokens=5, truncated=truncated))
   rl.train(config, RED, reward)
-  (cut,) = column(config, 'rollout_truncated')
-  assert 0 < cut < 1 and column(config, 'rollout/reward') == [pytest.approx(3 - 4 * cut)]
+  (cut,), (full,) = column(config, 'rollout_truncated'), column(config, 'rollout/tokens')
+  # All have four tokens or five, of which the fifth is fined; those cut off have five.
+  fined = fine * (full - 4)
+  assert column(config, 'rollout_tokens_min') == [4]
+  assert 0 < cut < 1 and column(config, 'rollout/reward') == [pytest.approx(3 - 4 * cut - fined)]
   end = Chat(workdir.open_model(config.init_from).tokenizer).end_of_turn
   assert np.mean([row[-1] == end for row in asked]) == 1 - cut and len(asked) == 16
 

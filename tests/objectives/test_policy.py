@@ -364,8 +364,8 @@ def test_metrics_by_hand():
            'ref_logprobs': array(log4, log4, log4 + 1)}
   terms = policy.objective(table, PolicyConfig(tis=4.0))(jnp.zeros((4, 4)), batch)
   metrics = {name: float(total / count) for name, (total, count) in terms.metrics.items()}
-  expected = dict(ratio=4.5 / 3, ratio_max=3, clipped_low=1 / 3, clipped_high=1 / 3,
-                  approx_kl=(1.5 - np.log(3) + np.log(2)) / 3, entropy=np.log(4), kl_k1=-1 / 3,
+  expected = dict(ratio=4.5 / 3, ratio_max=3, ratio_inverse_max=2, clipped_low=1 / 3,
+                  clipped_high=1 / 3, approx_kl=(1.5 - np.log(3) + np.log(2)) / 3, entropy=np.log(4), kl_k1=-1 / 3,
                   kl_k3=(np.e - 2) / 3, rollout_gap=1, rollout_gap_max=3, rollout_weight=2,
                   loss=-(1.28 - 0.8 + 4) / 3)
   assert metrics.keys() == expected.keys()

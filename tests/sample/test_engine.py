@@ -39,7 +39,7 @@ def one_at_a_time(prompt, sampling, calls=()):
     token, logprob = CHOOSE(logits, jnp.array([sampling.temperature]), jnp.array([sampling.top_k]),
                             jnp.array([sampling.top_p]), key[None], True)
     logprobs.append(float(logprob[0]))
-    if int(token[0]) in STOP:
+    if int(token[0]) in (*STOP, *sampling.stop):
       return made, logprobs, True
     made.append(int(token[0]))
     ids.append(made[-1])
@@ -59,7 +59,8 @@ def requests(count):
   rng = np.random.default_rng(0)
   prompts = [list(map(int, rng.integers(0, 64, rng.integers(1, 24)))) for _ in range(count)]
   each = [Sampling(max_tokens=int(rng.integers(1, 24)), temperature=float(rng.choice([0, 0.7, 1.0])),
-                   top_k=int(rng.choice([0, 5])), top_p=float(rng.choice([1.0, 0.8])), seed=i)
+                   top_k=int(rng.choice([0, 5])), top_p=float(rng.choice([1.0, 0.8])), seed=i,
+                   stop=(int(rng.integers(64)), int(rng.integers(64)))[:i % 3])
           for i in range(count)]
   return prompts, each
 
@@ -267,6 +268,8 @@ def test_prompts_that_do_not_fit():
     engine.generate(PARAMS, [[]])
   filled = engine.generate(PARAMS, [[1] * 28], Sampling(max_tokens=50))[0]
   assert len(filled.ids) <= 4
+  with pytest.raises(InputError, match='prompt 0 has 9 ids that end it.*fewer in --sample.stop'):
+    engine.generate(PARAMS, [[1]], Sampling(stop=(1, 2, 3, 4, 6, 7, 8)))
   with pytest.raises(InputError, match='out of range'):
     Sampling(top_p=0)
 

@@ -91,6 +91,17 @@ def test_what_an_expert_repeats():
     assert rollouts.chosen(group([0, 0, math.nan]), how, rng()).tolist() == []
 
 
+def test_what_is_long_is_fined_by_hand():
+  most = 10  # the end token is one of them
+  assert [rollouts.overlong(made(length), most) for length in (1, 7, 8, 9)] == [0, 0, -0.5, -1]
+  assert rollouts.overlong(made(3, finished=False), most) == -1
+
+
+def test_what_tools_told():
+  assert rollouts.told(made(6, forced=(1, 2, 5))) == [[2, 3], [6]]
+  assert rollouts.told(made(2)) == []
+
+
 def test_numbers():
   first = group([0, 1, math.nan, 1])
   cut = Group([7], [made(1, finished=False), made(4, forced=(1, 2))] * 2,
