@@ -10,7 +10,7 @@ import json
 import math
 import pathlib
 import time
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -53,7 +53,7 @@ class Config:
   tools: tuple[str, ...] = ()
   examples: int = 200
   samples: int = 1
-  slots: int = 128
+  slots: int = 256
   one_by_one: bool = False
   sample: Sampling = Sampling(max_tokens=256, temperature=0.0)
 
@@ -139,13 +139,8 @@ def of_documents(config: Config, opened: workdir.Opened, scorer: Any) -> Iterato
 
 def of_core(config: Config, opened: workdir.Opened, scorer: Any) -> Iterator[Found]:
   """CORE's tasks as the files are named, and the mean of their centred accuracies."""
-  found, centred = [], []
-  for path in documents.find(config.core) if config.core else []:
-    try:
-      found += core.load(path)
-    except InputError as error:
-      print(f'left out: {error}')
-  for task in found:
+  centred = []
+  for task in core_tasks(config.core):
     measures, rows = core.evaluate(task, scorer, opened.params, opened.tokenizer, config.examples)
     centred.append(measures['centred'])
     yield task.name, measures, rows
@@ -154,6 +149,17 @@ def of_core(config: Config, opened: workdir.Opened, scorer: Any) -> Iterator[Fou
     stderr = math.sqrt(sum(one.stderr**2 for one in centred)) / n
     yield f'CORE ({n} of {len(core.TASKS)} tasks)', {
         'centred': Measure(sum(one.value for one in centred) / n, stderr, n)}, []
+
+
+def core_tasks(patterns: Sequence[str]) -> list[core.Task]:
+  """Those of the files or globs; what cannot be read is left out, and said to be."""
+  found = []
+  for path in documents.find(patterns) if patterns else []:
+    try:
+      found += core.load(path)
+    except InputError as error:
+      print(f'left out: {error}')
+  return found
 
 
 def of_tasks(config: Config, opened: workdir.Opened) -> Iterator[Found]:

@@ -13,7 +13,6 @@ from typing import Any, Callable, Iterator
 from experiments import evaluate, workdir
 from experiments.bench import train
 from nanollm_jax import InputError, flags, metrics
-from nanollm_jax.data import documents
 from nanollm_jax.eval import choice, core, generative
 from nanollm_jax.sample.engine import Engine, Sampling
 from nanollm_jax.text.chat import Chat
@@ -35,7 +34,7 @@ class BenchConfig:
   tasks: tuple[str, ...] = ('multiply:2', 'apples')
   core: tuple[str, ...] = ()
   examples: int = 400
-  slots: int = 128
+  slots: int = 256
   rounds: int = 3
   out: str = ''
 
@@ -74,11 +73,10 @@ def of_tasks(config: Config, opened: workdir.Opened) -> Iterator[tuple[str, Call
 def of_core(config: Config, opened: workdir.Opened) -> Iterator[tuple[str, Callable, Callable]]:
   """The same for CORE's tasks, where one at a time is a whole forward for each candidate."""
   scorers = choice.Scorer(opened.model), evaluate.OneByOne(opened.model)
-  for path in documents.find(config.bench.core) if config.bench.core else []:
-    for task in core.load(path):
-      ask = lambda scorer, task=task: core.evaluate(
-          task, scorer, opened.params, opened.tokenizer, config.bench.examples)[1]
-      yield task.name, *(functools.partial(ask, scorer) for scorer in scorers)
+  for task in evaluate.core_tasks(config.bench.core):
+    ask = lambda scorer, task=task: core.evaluate(
+        task, scorer, opened.params, opened.tokenizer, config.bench.examples)[1]
+    yield task.name, *(functools.partial(ask, scorer) for scorer in scorers)
 
 
 def measure(config: BenchConfig, name: str, together: Callable[[], Rows],

@@ -1,8 +1,8 @@
 """The engine: slots that hold sequences, filled by prefill, moved on by decode, refilled.
 
-Prompts are padded to power-of-two buckets, a chunk of decode steps is one jitted call, and
-stopping is decided on the device; so a handful of programs serves any mix of requests. Equal
-prompts that enter together are prefilled once.
+Prompts are padded to buckets (powers of two and three quarters of them), a chunk of decode steps is
+one jitted call, and stopping is decided on the device; so a handful of programs serves any mix of
+requests. Equal prompts that enter together are prefilled once.
 
 A row is in one of four states. TEXT: its tokens are sampled. CALL: they are, and become the
 question to a tool; at the tool's end token the row waits. FORCE: the tool's answer enters, a
@@ -34,7 +34,7 @@ from nanollm_jax.sample.choose import choose
 from nanollm_jax.text.chat import Call
 
 SMALLEST_BUCKET = 16  # of prompts
-SMALLEST_CACHE = 64  # positions; a step reads all of them, so the cache doubles when it is full
+SMALLEST_CACHE = 64  # positions; a step reads all of them, so the cache grows when it is full
 LONGEST_CALL = 128  # tokens of a question to a tool
 LONGEST_FORCED = 256  # tokens of its answer; what is over is cut
 MOST_CALLS = 8  # of one row
@@ -290,7 +290,7 @@ class Engine:
     return jax.tree.map(cast, params)
 
   def _cache_for(self, positions: int) -> int:
-    return min(max(SMALLEST_CACHE, _power(positions)), self.length)
+    return min(max(SMALLEST_CACHE, _bucket(positions)), self.length)
 
   def _grown(self, state: Slots, positions: int) -> Slots:
     length = self._cache_for(positions)
@@ -299,10 +299,10 @@ class Engine:
     return state._replace(cache=self._resize(state.cache, length=length))
 
   def _fill(self, params, state: Slots, group: dict[int, tuple], ends, truncate: bool):
-    """Prefills requests into their slots; pads prompts and lengths to powers of two."""
+    """Prefills requests into their slots; pads their number to a power of two, prompts to a bucket."""
     prompts = list(dict.fromkeys(prompt for _, prompt, _, _ in group.values()))
     count = min(_power(len(prompts)), self._wide)
-    bucket = min(max(SMALLEST_BUCKET, _power(max(map(len, prompts)))), self.length)
+    bucket = min(max(SMALLEST_BUCKET, _bucket(max(map(len, prompts)))), self.length)
     tokens_RP, length_R = np.zeros((count, bucket), np.int32), np.ones(count, np.int32)
     for row, prompt in enumerate(prompts):
       tokens_RP[row, :len(prompt)], length_R[row] = prompt, len(prompt)
@@ -455,3 +455,9 @@ def _is_in(token_B, ids) -> jax.Array:
 
 def _power(n: int) -> int:
   return 1 << (n - 1).bit_length()
+
+
+def _bucket(n: int) -> int:
+  """The least power of two, or three quarters of one, that holds n: at most a third is padding."""
+  power = _power(n)
+  return power * 3 // 4 if power >= 32 and n <= power * 3 // 4 else power
