@@ -21,10 +21,12 @@ class Config:
   workdir: where the arms and the picture go.
   prompts: problems of an update, with 16 completions each.
   learning_rate: of Adam.
+  seed: of practice.
   """
   workdir: str = 'runs/needs_a_seed'
   prompts: int = 32
   learning_rate: float = 1e-3
+  seed: int = 0
   practice: drill.Practice = drill.Practice(updates=20, eval_every=5, examples=100)
 
 
@@ -36,7 +38,7 @@ def main(config: Config) -> None:
         pathlib.Path(config.workdir) / taught.name, drill.start(config.practice, taught),
         config.practice,
         RlConfig(prompts=config.prompts, group=16, max_tokens=24, slots=256),
-        config.learning_rate)
+        config.learning_rate, config.seed)
     right, error = found['test/accuracy'], found['test/accuracy_stderr']
     series[name] = [(at, value, spread) for (at, value), (_, spread) in zip(right, error)]
     rows.append({'was taught': name, 'right before': right[0][1], 'right after': right[-1][1],

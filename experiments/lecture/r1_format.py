@@ -25,12 +25,14 @@ class Config:
   form: what the form is worth beside a right answer's 1; arXiv:2501.12948 does not say.
   prompts: problems of an update, with 16 completions each.
   learning_rate: of Adam.
+  seed: of practice.
   trials: held-out problems, each asked once before and after.
   """
   workdir: str = 'runs/r1_format'
   form: float = 0.3
   prompts: int = 32
   learning_rate: float = 1e-3
+  seed: int = 0
   trials: int = 500
   practice: drill.Practice = drill.Practice(forget=1000, updates=30, eval_every=5, examples=50)
 
@@ -55,7 +57,7 @@ def main(config: Config) -> None:
     found = drill.practise(
         folder, start, config.practice,
         RlConfig(prompts=config.prompts, group=16, max_tokens=24, slots=256),
-        config.learning_rate, task=task, reward=reward)
+        config.learning_rate, config.seed, task=task, reward=reward)
     series[f'right, rewarded: {name}'] = found['test/accuracy']
     rows.append({'rewarded': name, **looked(
         answers, workdir.open_model(str(folder)).params, config.trials)})

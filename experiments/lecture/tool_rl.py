@@ -28,11 +28,13 @@ class Config:
   price: of a call, where a right answer earns 1.
   prompts: problems of an update, with 16 completions each.
   learning_rate: of practice, by Adam.
+  seed: of practice.
   """
   workdir: str = 'runs/tool_rl'
   price: float = 0.5
   prompts: int = 16
   learning_rate: float = 5e-4
+  seed: int = 0
   recipe: arm.Recipe = arm.Recipe(steps=600)
   practice: drill.Practice = drill.Practice(updates=40, eval_every=40, examples=20)
 
@@ -63,7 +65,7 @@ def main(config: Config) -> None:
   drill.practise(
       folder / 'practice', str(folder / 'start'), config.practice,
       RlConfig(prompts=config.prompts, group=16, max_tokens=recipe.tokens, slots=256),
-      config.learning_rate, task=task, reward=reward, tools=('python',))
+      config.learning_rate, config.seed, task=task, reward=reward, tools=('python',))
   answers, rows = arm.Answers(start, slots=256), []
   with Python() as python:
     for when, params in (('before', start.params),
