@@ -47,19 +47,18 @@ def evaluate(task: Task, engine: Engine, params: Any, chat: Any, *, examples: in
   each = [dataclasses.replace(sampling, seed=sampling.seed + n)  # no two share their noise
           for n in range(examples * samples)]
   kept = [n for n in range(examples * samples) if fits[n // samples]]
-  made = iter(engine.generate(params, [prompts[n // samples] for n in kept],
-                              [each[n] for n in kept], calls))
-  rows = []
-  for index, example in enumerate(asked):
-    for sample in range(samples * fits[index]):
-      completion = next(made)
-      text = chat.visible(completion.ids)
-      rows.append(dict(
-          task=task.name, index=index, sample=sample, kind=example.kind, question=example.question,
-          answer=example.answer, completion=text, **graded(task, example, text)._asdict(),
-          finished=completion.finished, length=len(completion.ids)))
-      if task.lenient:
-        rows[-1]['lenient'] = task.lenient(example, text).score
+  found = {}
+  for at, completion in engine.completed(params, [prompts[n // samples] for n in kept],
+                                         [each[n] for n in kept], calls):
+    index, sample = divmod(kept[at], samples)  # graded while the others go on
+    example, text = asked[index], chat.visible(completion.ids)
+    found[at] = dict(
+        task=task.name, index=index, sample=sample, kind=example.kind, question=example.question,
+        answer=example.answer, completion=text, **graded(task, example, text)._asdict(),
+        finished=completion.finished, length=len(completion.ids))
+    if task.lenient:
+      found[at]['lenient'] = task.lenient(example, text).score
+  rows = [found[at] for at in range(len(kept))]
   left_out = {} if all(fits) else {'too_long': mean([not fit for fit in fits])}
   return _numbers(task, rows, samples, sampling.seed) | left_out, rows
 

@@ -71,16 +71,20 @@ class Completion(NamedTuple):
 
 
 class Parrot:
-  """Says by its seed one of four things, of which '' is to double the question; cut off at hm."""
+  """Says by its seed one of four things, of which '' is to double the question; cut off at hm.
+
+  The last is done first.
+  """
 
   def __init__(self, says, length=100):
     self.says, self.length = says, length
 
-  def generate(self, params, prompts, sampling, calls):
+  def completed(self, params, prompts, sampling, calls):
     assert calls == ('a tool',) and len({one.seed for one in sampling}) == len(prompts)
     texts = [self.says[one.seed % 4] or str(2 * int(bytes(prompt)))
              for prompt, one in zip(prompts, sampling)]
-    return [Completion(list(map(ord, text)), text != 'hm') for text in texts]
+    for index, text in reversed(list(enumerate(texts))):
+      yield index, Completion(list(map(ord, text)), text != 'hm')
 
 
 def ask(task, says=('', '7', '', 'hm'), **options):
