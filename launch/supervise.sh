@@ -44,8 +44,8 @@ live() {  # all processes, until the last has gone; returns how the first one th
     for index in "${!children[@]}"; do
       [ "${children[index]}" = "$ended" ] && unset "children[index]"
     done
-    if ((code)) && [ -z "$killer" ]; then  # the others see it themselves, or are ended
-      failed=$code
+    ((failed)) || failed=$code
+    if ((failed && ${#children[@]})) && [ -z "$killer" ]; then  # the others see it, or are ended
       (trap - TERM INT; sleep "${GRACE:-20}"; kill -KILL "${children[@]}") > /dev/null 2>&1 &
       killer=$!
     fi

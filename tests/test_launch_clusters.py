@@ -340,13 +340,13 @@ def test_a_supervisor_that_is_stopped_hands_it_on(supervise, tmp_path):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_supervisor_that_is_stopped_between_two_lives_starts_no_other(supervise, tmp_path, number):
-  (tmp_path / 'quick/sleep').write_text(f'#!/bin/sh\ntouch {tmp_path}/pause; exec /bin/sleep 30')
+  (tmp_path / 'quick/sleep').write_text(f'#!/bin/sh\ntouch {tmp_path}/pause; exec /bin/sleep 3')
   process = supervise('exit 75', count=1)
   until = time.time() + 20
   while not (tmp_path / 'pause').exists() and time.time() < until:
     time.sleep(0.01)
   process.send_signal(number)
-  process.wait(timeout=10)
+  process.wait(timeout=20)
   assert process.returncode == 128 + number and len(supervise.ran()) == 1
 
 
