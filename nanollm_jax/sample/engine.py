@@ -1,8 +1,8 @@
 """The engine: slots that hold sequences, filled by prefill, moved on by decode, refilled.
 
-Prompts are padded to buckets (powers of two and three quarters of them), a chunk of decode steps is
-one jitted call, and stopping is decided on the device; so a handful of programs serves any mix of
-requests. Equal prompts that enter together are prefilled once.
+Prompts are padded to buckets (powers of two and three quarters of them), a chunk of decode steps
+is one jitted call, and stopping is decided on the device; so a handful of programs serves any mix
+of requests. Equal prompts that enter together are prefilled once.
 
 A row is in one of four states. TEXT: its tokens are sampled. CALL: they are, and become the
 question to a tool; at the tool's end token the row waits. FORCE: the tool's answer enters, a
