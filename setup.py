@@ -11,7 +11,7 @@ setuptools.setup(
     python_requires='>=3.11',
     packages=setuptools.find_packages(include=['nanollm_jax*', 'experiments*']),
     package_data={
-        'nanollm_jax': ['world/forms/*.txt', 'web/*.txt', 'report/*.css', 'report/*.mplstyle'],
+        'nanollm_jax': ['world/forms/*.txt', 'web/*.txt', 'report/*.css'],
         'experiments': ['configs/**/*.flags'],
     },
     install_requires=[
@@ -19,7 +19,6 @@ setuptools.setup(
         'flax>=0.12.8',
         'grain>=0.2.18',
         'jax>=0.10.2,<0.13',
-        'matplotlib>=3.9,<4',
         'numpy>=2.0',
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12.4,<0.13',

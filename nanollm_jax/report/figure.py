@@ -1,13 +1,10 @@
-"""Figures as SVG text, drawn by matplotlib: curves of a run, points and error bars of a claim."""
+"""Figures as SVG text: the curves of a run, the points and error bars of a claim."""
 
 import html
-import io
-import logging
+import math
 import pathlib
-import re
 import textwrap
-import warnings
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,11 +13,14 @@ from nanollm_jax.metrics import show
 Series = Mapping[str, Sequence[Sequence[float]]]  # name: points (x, y) or (x, y, standard error)
 FEW = 40  # so many points have marks; more are a pale raw line under a smoothed one
 COLOURS = ('#0067a5', '#bb4300', '#00775a', '#9c3f7c', '#7d6100')  # after Okabe and Ito, darkened
+SHAPES = ('m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0', 'm-2.5-2.5h5v5h-5z', 'm0-3.5l3.5 3.5l-3.5 3.5l-3.5'
+          '-3.5z', 'm0-3.5l3.5 6h-7z', 'm0 3.5l3.5-6h-7z')  # about a point, as parts of SVG paths
+SOFT, GREY = '#5c636d', '#888888'
+LINE, LETTER = 15, 6.4  # pixels from one line of text to the next, and from one letter
 CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
-CSS = '''svg text{font-family:system-ui,"Segoe UI",Roboto,sans-serif!important}
-@media(prefers-color-scheme:dark){svg{filter:invert(.91) hue-rotate(180deg)}}
+CSS = '''svg text{font-family:system-ui,"Segoe UI",Roboto,sans-serif}
+@media(prefers-color-scheme:dark){svg[role]{filter:invert(.91) hue-rotate(180deg)}}
 '''
-STYLE = pathlib.Path(__file__).with_name('figure.mplstyle')
 
 
 def picture(path: str | pathlib.Path, title: str, xlabel: str, ylabel: str, series: Series,
@@ -47,72 +47,153 @@ def curve(series: Series, title: str = '', xlabel: str = 'step', ylabel: str = '
     expectation: is a dashed line.
     width, height: of the figure, in pixels.
   """
-  logging.getLogger('matplotlib').setLevel(logging.ERROR)  # it tells of its font cache otherwise
-  import matplotlib.style
-  from matplotlib.figure import Figure
-  lines = {plain(name): np.array([(*point, 0)[:3] for point in points if finite(point)], float)
+  lines = {name: np.array([(*point, 0)[:3] for point in points if finite(point)], float)
            for name, points in series.items() if any(map(finite, points))}
-  title, xlabel, ylabel = plain(title), plain(xlabel), plain(ylabel)
-  style = [STYLE, {'svg.hashsalt': f'{title} {width}'}]
-  with matplotlib.style.context(style, after_reset=True), warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # of letters that its fonts lack: a browser's have them
-    figure = Figure((width / 72, height / 72), layout='constrained')
-    figure.suptitle(textwrap.fill(title, width // 9), x=.01, ha='left')
-    axes = figure.add_subplot(title=ylabel)
-    if log_x:
-      _log_axis(axes, sorted({x for points in lines.values() for x in points[:, 0]}))
-    _lines(axes, lines, marks)
-    if expectation is not None:
-      axes.axhline(expectation, color='#888', linestyle='--', label='expected')
-    for axis in (axes.xaxis, axes.yaxis):
-      axis.set_major_formatter('{x:,.10g}')
-    notes = [] if marks else _clip(axes, [y for points in lines.values() for y in points[:, 1]])
-    if bad := [x for points in series.values() for x, *rest in points if not finite((x, *rest))]:
-      notes.append(f'Not finite: {len(bad)}, the first at {xlabel} {show(min(bad))}')
-    if any(points[:, 2].any() for points in lines.values()):
-      notes.append('Bars: ± 1 standard error')
-    axes.set_xlabel('\n'.join([xlabel, *notes]))
-    _, names = axes.get_legend_handles_labels()
-    figure.legend(loc='outside right center') if lines else axes.text(.5, .5, 'no data')
-    svg = io.StringIO()
-    figure.savefig(svg, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
-  said = ' '.join([title, ylabel, f'against {xlabel}. At the end:', *names]).split()
-  svg = re.sub(r' id="[a-z0-9.]+_\d+"', '', svg.getvalue().partition('<svg ')[2])
-  return f'<svg role="img" aria-label="{text(" ".join(said))}" {svg}'
+  every = np.concatenate([np.zeros((0, 3)), *lines.values()])
+  last = lambda points: (smooth(points) if len(points) > FEW else points)[-1, 1]
+  names = [' '.join([name] * (marks or len(lines) > 1) + [show(last(points))] * (not marks))
+           for name, points in lines.items()] + ['expected'] * (expectation is not None)
+  legend = [textwrap.wrap(plain(name), 20) for name in names] if lines else []
+  titles = textwrap.wrap(plain(title), width // 9)
+  y_range, notes = _y_range(every, expectation, clip=not marks)
+  if bad := [x for points in series.values() for x, *rest in points if not finite((x, *rest))]:
+    notes.append(f'Not finite: {len(bad)}, the first at {plain(xlabel)} {show(min(bad))}')
+  if every[:, 2].any():
+    notes.append('Bars: ± 1 standard error')
+
+  y_ticks = _ticks(*y_range, height // 40)
+  left = 14 + LETTER * max(len(number(y)) for y in y_ticks)
+  right = width - 8 - (LETTER * max(map(len, sum(legend, [])), default=-3) + 3 * LETTER)
+  top, bottom = 14 + LINE * (len(titles) + bool(ylabel)), height - 26 - LINE * (1 + len(notes))
+  x_ticks, along = _x_axis(every[:, 0], log_x, int(right - left) // 50)
+  place_x = lambda x: left + 8 + (right - left - 16) * along(x)
+  place_y = lambda y: bottom - (bottom - top) * (y - y_range[0]) / (y_range[1] - y_range[0])
+
+  parts = [_words(6, 16, titles, colour='#1d2127', style=' font-weight="bold" font-size="13"'),
+           _words(6, 16 + LINE * len(titles), [ylabel]), _path(f'M{left},{bottom}H{right}')]
+  for y in y_ticks:
+    parts.append(_path(f'M{left},{place_y(y):.1f}H{right}', opacity=.25))
+    parts.append(_words(left - 5, place_y(y) + 4, [number(y)], 'end'))
+  for x in x_ticks:
+    parts.append(_path(f'M{place_x(x):.1f},{bottom}v4'))
+    parts.append(_words(place_x(x), bottom + LINE + 2, [number(x)], 'middle'))
+  parts.append(_words((left + right) / 2, bottom + 2 * LINE + 4, [xlabel, *notes],
+                      'middle'))
+  inside = f'y="{top}" height="{bottom - top}" viewBox="0 {top} {width} {bottom - top}"'
+  parts.append(f'<svg {inside} width="{width}">{_lines(lines, marks, place_x, place_y)}')
+  if expectation is not None:
+    parts.append(_path(f'M{left},{place_y(expectation):.1f}H{right}', dashes='6 4'))
+  parts.append('</svg>' + _legend(legend, len(lines), right + 6, (top + bottom) / 2))
+  if not lines:
+    parts.append(_words((left + right) / 2, (top + bottom) / 2, ['no data']))
+  said = [plain(title), plain(ylabel), f'against {plain(xlabel)}. At the end:', *map(plain, names)]
+  return (f'<svg role="img" aria-label="{text(" ".join(" ".join(said).split()))}" '
+          f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+          f'viewBox="0 0 {width} {height}" font-size="11">{"".join(parts)}</svg>')
 
 
-def _log_axis(axes: Any, xs: Sequence[float]) -> None:
-  axes.set_xscale('symlog', base=2, linscale=.5,
-                  linthresh=min([x for x in xs if x > 0], default=1))
-  if len(xs) <= 10:
-    axes.set_xticks(xs)
+def _x_axis(xs: np.ndarray, log: bool, most: int) -> tuple[Sequence[float], Callable]:
+  """(where the ticks are, what places an x between 0 and 1)."""
+  least = min([x for x in xs if x > 0], default=1)
+  scale = (lambda x: np.log2(np.maximum(x, least / 2))) if log else np.asarray
+  low, high = (scale(xs.min()), scale(xs.max())) if len(xs) else (0, 1)
+  if high - low <= 1e-9 * max(abs(low), abs(high)):
+    low, high = low - max(abs(low), 1) / 2, high + max(abs(low), 1) / 2
+  along = lambda x: (scale(x) - low) / (high - low)
+  if log:
+    ticks = sorted(set(xs.tolist()))
+    if len(ticks) > 10:
+      ticks = [0] * (ticks[0] <= 0) + [2.0**x for x in _ticks(math.log2(least), high, most)]
+    return ticks, along
+  return _ticks(low, high, most), along
 
 
-def _lines(axes: Any, lines: Mapping[str, np.ndarray], marks: bool) -> None:
-  """Draws each series; a run's curves say their last (smoothed) value, a picture's their name."""
-  for i, (name, points) in enumerate(lines.items()):
-    colour, mark = COLOURS[i % 5], 'osD^v'[i % 5]
+def _y_range(points: np.ndarray, expectation: float | None,
+             clip: bool) -> tuple[tuple[float, float], list[str]]:
+  """The limits of the axis; if `clip`, without what lies further from the inner 90% than these
+  span, and notes that say so."""
+  ys, errors = points[:, 1], points[:, 2]
+  least, most = min(ys, default=0.), max(ys, default=1.)
+  low, high = min(ys - errors, default=least), max(ys + errors, default=most)
+  if expectation is not None:
+    low, high = min(low, expectation), max(high, expectation)
+  inner = np.quantile(ys, (.05, .95)) if clip and len(ys) >= 12 else (0, 0)
+  notes = []
+  if span := inner[1] - inner[0]:
+    low, high = max(least, inner[0] - span), min(most, inner[1] + span)
+  pad = (high - low) / 12 if high - low > 1e-9 * max(abs(low), abs(high)) else max(abs(low), 1) / 2
+  low, high = low - pad, high + pad
+  if len(above := ys[ys > high]):
+    notes.append(f'Not shown: {len(above)} above {show(high)}, up to {show(most)}')
+  if len(below := ys[ys < low]):
+    notes.append(f'Not shown: {len(below)} below {show(low)}, down to {show(least)}')
+  return (low, high), notes
+
+
+def _ticks(low: float, high: float, most: int) -> list[float]:
+  """The round numbers in [low, high], about `most` of them at most: 1, 2 or 5 times 10^n apart."""
+  least = (high - low) / max(most, 1)
+  unit = 10.0 ** math.floor(math.log10(least))
+  apart = unit * next(times for times in (1, 2, 5, 10) if unit * times >= least * (1 - 1e-9))
+  first, last = math.ceil(low / apart - 1e-9), math.floor(high / apart + 1e-9)
+  return [i * apart for i in range(first, last + 1)]
+
+
+def _lines(lines: Mapping[str, np.ndarray], marks: bool, place_x: Callable,
+           place_y: Callable) -> str:
+  """Each series: its line, its marks and its error bars."""
+  drawn = []
+  for i, points in enumerate(lines.values()):
+    colour, shape = COLOURS[i % 5], SHAPES[i % 5]
+    at = lambda xy: f'{place_x(xy[0]):.1f},{place_y(xy[1]):.1f}'
     if not marks and len(points) > FEW:
-      axes.plot(*points.T[:2], color=colour, linewidth=.8, alpha=.35)
-      points, mark = smooth(points), ''
-    x, y, error = points.T
-    words = [name] * (marks or len(lines) > 1) + [show(y[-1])] * (not marks)
-    axes.errorbar(x, y, error if error.any() else None, color=colour, marker=mark,
-                  label=textwrap.fill(' '.join(words), 20))
+      drawn.append(_path('M' + 'L'.join(map(at, thin(points))), colour, width=.8, opacity=.35))
+      points, shape = smooth(points), ''
+    drawn.append(_path('M' + 'L'.join(map(at, points)), colour, width=1.6))
+    bars = ''.join(f'M{at((x, y - e))}V{place_y(y + e):.1f}' for x, y, e in points if e)
+    drawn.append(_path(bars, colour, width=1.6))
+    drawn.append(_path(''.join(f'M{at(xy)}{shape}' for xy in points) * bool(shape), colour,
+                       fill=colour))
+  return ''.join(drawn)
 
 
-def _clip(axes: Any, ys: Sequence[float]) -> list[str]:
-  """Leaves out what lies further from the inner 90% than these span, and says so."""
-  low, high = np.quantile(ys, (.05, .95)) if len(ys) >= 12 else (0, 0)
-  span, notes = high - low, []
-  if span:
-    low, high = max(min(ys), low - span) - span / 9, min(max(ys), high + span) + span / 9
-    axes.set_ylim(low, high)
-    if above := [y for y in ys if y > high]:
-      notes.append(f'Not shown: {len(above)} above {show(high)}, up to {show(max(above))}')
-    if below := [y for y in ys if y < low]:
-      notes.append(f'Not shown: {len(below)} below {show(low)}, down to {show(min(below))}')
-  return notes
+def _legend(names: Sequence[Sequence[str]], series: int, x: float, middle: float) -> str:
+  """Names beside the plot, each with its mark; one after the series is the expectation's."""
+  y, drawn = middle - LINE * sum(map(len, names)) / 2, []
+  for i, words in enumerate(names):
+    colour = COLOURS[i % 5] if i < series else SOFT
+    mark = _path(f'M{x + 4:.1f},{y - 4:.1f}{SHAPES[i % 5]}', colour, fill=colour)
+    drawn.append(mark if i < series else _path(f'M{x:.1f},{y - 4:.1f}h9', dashes='3 2'))
+    drawn.append(_words(x + 13, y, words, colour=colour))
+    y += LINE * len(words) + 3
+  return ''.join(drawn)
+
+
+def _path(data: str, colour: str = GREY, *, width: float = 1, opacity: float = 1,
+          dashes: str = 'none', fill: str = 'none') -> str:
+  return (f'<path d="{data}" stroke="{colour}" stroke-width="{width}" opacity="{opacity}" '
+          f'stroke-dasharray="{dashes}" fill="{fill}"/>') * bool(data)
+
+
+def _words(x: float, y: float, lines: Sequence[str], anchor: str = 'start', *,
+           colour: str = SOFT, style: str = '') -> str:
+  """Lines of text, one under the other; (x, y) is the foot of the first."""
+  spans = ''.join(f'<tspan x="{x:.1f}" y="{y + LINE * i:.1f}">{text(line)}</tspan>'
+                  for i, line in enumerate(lines))
+  return f'<text fill="{colour}" text-anchor="{anchor}"{style}>{spans}</text>'
+
+
+def number(value: float) -> str:
+  return f'{value:,.10g}'
+
+
+def thin(points: np.ndarray) -> np.ndarray:
+  """At most 1,000 of them: the lowest and the highest of each of 500 equal windows."""
+  if len(points) <= 1000:
+    return points
+  windows = np.array_split(points, 500)
+  ends = [sorted({window[:, 1].argmin(), window[:, 1].argmax()}) for window in windows]
+  return np.concatenate([window[i] for window, i in zip(windows, ends)])
 
 
 def smooth(points: np.ndarray) -> np.ndarray:
