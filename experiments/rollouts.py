@@ -173,7 +173,7 @@ class Rollouts:
       drawn, useful = drawn + len(found), useful + sum(map(rollouts.informative, found))
       groups = sorted(groups + found, key=rollouts.informative, reverse=True)[:rl.prompts]
     sampled = time.perf_counter()
-    self._rows = rollouts.batch(groups, self._chat.end_of_turn)
+    self._rows = rollouts.batch(groups, self._chat.end_of_turn, config.model.context)
     self._numbers = rollouts.numbers(groups) | {
         'accepted': useful / drawn, 'too_long': float(self._too_long),
         'calls_failed': self._failed(groups),

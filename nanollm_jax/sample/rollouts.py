@@ -72,15 +72,15 @@ def ids(prompt: list[int], completion: Completion, end: int) -> list[int]:
   return prompt + completion.ids + [end] * completion.finished
 
 
-def batch(groups: Sequence[Group], end: int) -> dict[str, np.ndarray]:
-  """Arrays [P R, T], a row for each completion, padded to a power of two.
+def batch(groups: Sequence[Group], end: int, context: int) -> dict[str, np.ndarray]:
+  """Arrays [P R, T], a row for each completion, padded to a power of two or the context.
 
   int32 tokens, positions, segment_ids and loss_mask: 1 for what was sampled, the end token too, 0
   for prompts and for what tools said; float32 rollout_logprobs, the engine's.
   """
   rows = [(group.prompt, one) for group in groups for one in group.completions]
   longest = max(len(ids(*row, end)) for row in rows)
-  shape = len(rows), max(SHORTEST_ROW, 1 << (longest - 1).bit_length())
+  shape = len(rows), min(max(SHORTEST_ROW, 1 << (longest - 1).bit_length()), context)
   made = {name: np.zeros(shape, np.int32)
           for name in ('tokens', 'positions', 'segment_ids', 'loss_mask')}
   made['rollout_logprobs'] = np.zeros(shape, np.float32)

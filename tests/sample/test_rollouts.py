@@ -61,7 +61,7 @@ def test_informative(rewards, expected):
 
 def test_a_batch_trains_what_was_sampled_and_the_end():
   one = Group([7, 8], [made(3, forced=(1,)), made(2, finished=False)], *[np.zeros(2)] * 2)
-  batch = rollouts.batch([one], END)
+  batch = rollouts.batch([one], END, 64)
   assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == {
       name: ((2, 16), 'float32' if name == 'rollout_logprobs' else 'int32') for name in
       ('tokens', 'positions', 'segment_ids', 'loss_mask', 'rollout_logprobs')}
@@ -73,9 +73,9 @@ def test_a_batch_trains_what_was_sampled_and_the_end():
   assert batch['rollout_logprobs'][:, 2:6].tolist() == [[-.5, 0, -.5, -.25], [-.5, -.5, 0, 0]]
 
 
-def test_rows_are_powers_of_two_long():
-  width = lambda length: rollouts.batch([group([1], [length])], END)['tokens'].shape[1]
-  assert [width(length) for length in (1, 13, 14, 29, 30)] == [16, 16, 32, 32, 64]  # + 2 + end
+def test_rows_are_powers_of_two_long_or_as_the_context():
+  width = lambda length: rollouts.batch([group([1], [length])], END, 40)['tokens'].shape[1]
+  assert [width(length) for length in (1, 13, 14, 29, 30)] == [16, 16, 32, 32, 40]  # + 2 + end
 
 
 def test_what_an_expert_repeats():
