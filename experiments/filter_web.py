@@ -46,7 +46,8 @@ class Machine:
   def __init__(self, workers: int):
     context = multiprocessing.get_context('spawn')
     self._pages = context.Value('q', 0)
-    self.workers = workers or len(os.sched_getaffinity(0))
+    cores = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))  # as on a Mac
+    self.workers = workers or len(cores(0))
     self._pool = concurrent.futures.ProcessPoolExecutor(
         self.workers, context, initializer=_share, initargs=(self._pages,))
 

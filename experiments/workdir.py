@@ -59,7 +59,11 @@ def model_of(workdir: str) -> ModelConfig:
   if not stored.exists():
     raise InputError(f'--init_from={workdir} is not a workdir (it has no run.flags): give the '
                      '--workdir of a finished run, such as runs/pretrain.')
-  return flags.parse(_Stored(), stored.read_text()).model
+  model = flags.parse(_Stored(), stored.read_text()).model
+  if model.width is None:
+    raise InputError(f'--init_from={workdir} holds no model: give the --workdir of a run that '
+                     'trained one, such as runs/pretrain.')
+  return model
 
 
 def model_from(init_from: str, given: ModelConfig) -> ModelConfig:

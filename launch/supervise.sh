@@ -14,9 +14,11 @@ stop() { stopping=$1; kill -TERM "${children[@]}" 2>/dev/null; }
 trap 'stop 143' TERM
 trap 'stop 130' INT
 
-words() {  # those given, with what is in flagfiles
-  local word lines
+words() {  # those given, with what is in flagfiles; a flag and its value are one word
+  local word lines bare=
   for word; do
+    word=${bare:+$bare=}$word bare=
+    if [[ $word == --workdir || $word == --flagfile ]]; then bare=$word; continue; fi
     echo "$word"
     [[ $word == --flagfile=* ]] && mapfile -t lines 2>/dev/null < "${word#*=}" && words "${lines[@]}"
   done

@@ -115,10 +115,16 @@ def parse(config: Any, text: str) -> Any:
 
 
 def to_text(config: Any) -> str:
-  """Renders a config as a flagfile: one `--name=value` a line; None is left out."""
+  """Renders a config as a flagfile: one `--name=value` a line; None is left out.
+
+  Raises InputError for a value with a line break, which a flagfile cannot hold.
+  """
   flag_values = absl_flags.FlagValues()
   define(config, flag_values)
   lines = [flag_values[name].serialize() for name, *_ in leaves(config)]
+  if broken := next((line for line in lines if len(line.splitlines()) > 1), None):
+    raise InputError(f'{broken.split("=")[0]} has a line break, which run.flags cannot hold: '
+                     'leave it out.')
   return '\n'.join(filter(None, lines)) + '\n'
 
 

@@ -63,6 +63,12 @@ def test_round_trip():
   assert flags.parse(Outer(), others + flags.to_text(config) + others) == config
 
 
+def test_a_line_break_is_refused_before_it_breaks_the_flagfile():
+  for bad in (Outer(names=('x', 'a\nb')), Outer(Inner(kind='b'), ('a\rb',))):
+    with pytest.raises(InputError, match='--names has a line break'):
+      flags.to_text(bad)
+
+
 def test_help_comes_from_the_docstring():
   assert flags.field_help(Inner)['depth'] == 'how many layers there are.'
 

@@ -363,8 +363,10 @@ exit 75
 def test_long_lives_end_when_none_saves_a_checkpoint(supervise, tmp_path, saving, code, lives):
   (tmp_path / 'a.flags').write_text(f'# Comment\n--workdir={tmp_path}/work\n')
   (tmp_path / 'b.flags').write_text(f'--flagfile={tmp_path}/a.flags\n--fit.steps=3\n')
-  process = supervise(SAVE.format(folder=tmp_path, saving=saving), count=1, SHORT='0', words=[
-      'experiments.pretrain', '--workdir=elsewhere', f'--flagfile={tmp_path}/b.flags'])
+  words = (['--workdir', f'{tmp_path}/work'] if saving == 3 else
+           ['--workdir=elsewhere', '--flagfile', f'{tmp_path}/b.flags'])
+  process = supervise(SAVE.format(folder=tmp_path, saving=saving), count=1, SHORT='0',
+                      words=['experiments.pretrain', *words])
   _, said = process.communicate(timeout=60)
   assert process.returncode == code and len(supervise.ran()) == lives
   assert ('saved nothing' in said) == (code == 75)

@@ -249,6 +249,12 @@ def test_error_bars_are_one_standard_error_each_way():
   assert '± 1 standard error' in ''.join(svg.itertext())
 
 
+@pytest.mark.parametrize('xs', [range(-20, 0), range(-12, 2), range(40), [3] * 20])
+def test_many_ticks_of_a_log_axis(xs):
+  svg = xml.fromstring(report.curve({'a': [(x, i) for i, x in enumerate(xs)]}, log_x=True))
+  assert len(marks(svg)) == len(xs) + 1 and tick_places(svg, 'middle', 'x') is not None
+
+
 @pytest.mark.parametrize('series', [{}, {'a': []}, {'a': [(1, math.nan)]}, {'a': [(1, 2.)]},
                                     {'a': [(0, 0.)], HOSTILE: [(i, 1.) for i in range(99)]}])
 @pytest.mark.parametrize('log_x', [False, True])

@@ -47,6 +47,10 @@ class BenchConfig:
       if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){4}', shape):
         raise InputError(f'--bench.shapes={shape}: give rows x positions x heads x key heads x '
                          'head size, such as 16x1024x12x12x64.')
+      _, _, heads, key_heads, _ = map(int, shape.split('x'))
+      if heads % key_heads:
+        raise InputError(f'--bench.shapes={shape}: {key_heads} key heads do not divide {heads} '
+                         'heads.')
     for name in self.backends:
       if name not in ('xla', *kernels.KERNELS):
         raise InputError(f'--bench.backends={name} is not known: choose among xla, '

@@ -90,6 +90,8 @@ class BenchConfig:
           raise InputError(f'--bench.{kind}={name} is not known: choose among {", ".join(known)}.')
     if self.rounds < 1 or self.steps < 1:
       raise InputError('--bench.rounds and --bench.steps are at least 1.')
+    if self.batch < 0:
+      raise InputError(f'--bench.batch={self.batch} is negative; 0 takes the size\'s own.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,7 +292,11 @@ def publish(report: dict[str, Any], words: str, out: str) -> None:
   print(words)
   print(json.dumps(report))
   if out:
-    pathlib.Path(out).write_text(json.dumps(report) + '\n')
+    try:
+      pathlib.Path(out).write_text(json.dumps(report) + '\n')
+    except OSError as error:
+      raise InputError(f'--bench.out={out} cannot be written ({error.strerror}): the numbers are '
+                       'above.') from error
 
 
 def main(config: Config) -> None:

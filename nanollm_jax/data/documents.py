@@ -7,11 +7,13 @@ import io
 import json
 import os
 import pathlib
+import re
 from typing import BinaryIO, Iterator, Sequence
 
 from nanollm_jax import InputError
 
 _MARK = b'<|endoftext|>'
+_TEXT = re.compile(r'(dictionary<values=)?(large_|fixed_size_)?(string|binary)|null')  # in Parquet
 _CUT, _LONGEST = 2_000, 100_000  # bytes of a .txt document: a blank line ends it after, at most
 _ENDINGS = ('.txt', '.jsonl', '.jsonl.gz', '.jsonl.zst', '.parquet')
 
@@ -135,7 +137,7 @@ def _field(line: bytes, field: str, where: str) -> bytes | str:
     row = json.loads(line.decode())
   except UnicodeDecodeError:
     return line  # binary, so it is counted and skipped
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise InputError(f'{where} is not JSON ({error}): mend or remove the line.') from error
   if not isinstance(row, dict) or not isinstance(row.get(field), str | None) or field not in row:
     names = ', '.join(row) if isinstance(row, dict) else 'no fields'
@@ -152,6 +154,10 @@ def _parquet(path: pathlib.Path, field: str) -> Iterator[str]:
     if field not in names:
       raise InputError(f'{path} has no column {field!r} (it has: {", ".join(names)}): '
                        'name another text_field.')
+    kind = file.schema_arrow.field(field).type
+    if not _TEXT.match(str(kind)):
+      raise InputError(f'{path} holds no text in its column {field!r}, but {kind}: name another '
+                       'text_field.')
     for batch in file.iter_batches(batch_size=1024, columns=[field]):
       yield from (text or '' for text in batch.column(0).to_pylist())
   except (pyarrow.ArrowException, OSError) as error:

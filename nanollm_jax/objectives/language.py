@@ -74,12 +74,15 @@ def masked_token(apply: Apply, mask_id: int, vocabulary: int,
   return objective
 
 
-def corrupt_spans(tokens_T: jax.Array, key: jax.Array, sentinels: jax.Array,
+def corrupt_spans(tokens_T: jax.Array, real_T: jax.Array, key: jax.Array, sentinels: jax.Array,
                   rate: float = 0.15) -> tuple[jax.Array, jax.Array]:
   """Rewrites a row as `text with spans replaced <x0> .. <xn>` + `<x0> span <x1> span ..`.
 
   A span begins in each of n equal stretches of the row, n = len(sentinels). The row's last 2n
-  tokens are left out, so that the result has the length of the row.
+  tokens are left out, so that the result has the length of the row: at least 3n.
+
+  Args:
+    real_T: bool, False for padding, of which nothing is to be predicted.
 
   Returns:
     int32 [T] rewritten tokens and bool [T], true in the second part: what is to be predicted.
@@ -94,8 +97,9 @@ def corrupt_spans(tokens_T: jax.Array, key: jax.Array, sentinels: jax.Array,
   # Sorting by a key puts every piece in its place: second parts lie behind all first parts.
   order = jnp.concatenate([2 * index_T + 1 + 4 * T * hidden_T, 2 * start_n, 2 * start_n + 4 * T])
   pieces = jnp.concatenate([tokens_T[:kept], sentinels, sentinels])
-  order, rewritten_T = jax.lax.sort((order, pieces), num_keys=1)
-  return rewritten_T, order >= 4 * T
+  real = jnp.concatenate([real_T[:kept], real_T[start_n], real_T[start_n]])
+  order, rewritten_T, real_T = jax.lax.sort((order, pieces, real), num_keys=1)
+  return rewritten_T, real_T & (order >= 4 * T)
 
 
 def span_corruption(apply: Apply, sentinels: jax.Array, rate: float = 0.15) -> Callable[..., Terms]:
@@ -106,8 +110,8 @@ def span_corruption(apply: Apply, sentinels: jax.Array, rate: float = 0.15) -> C
   """
   def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
     keys_B = jax.random.split(key, batch['tokens'].shape[0])
-    corrupt = jax.vmap(lambda row_T, row_key: corrupt_spans(row_T, row_key, sentinels, rate))
-    tokens_BT, predicted_BT = corrupt(batch['tokens'], keys_B)
+    corrupt = jax.vmap(lambda *row: corrupt_spans(*row, sentinels, rate))
+    tokens_BT, predicted_BT = corrupt(batch['tokens'], batch['segment_ids'] > 0, keys_B)
     out = apply(params, tokens_BT, None, None)
     targets_BT, weights_BT = next_token_targets(
         {'tokens': tokens_BT, 'segment_ids': jnp.ones_like(tokens_BT), 'loss_mask': predicted_BT})

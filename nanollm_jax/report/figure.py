@@ -102,7 +102,7 @@ def _x_axis(xs: np.ndarray, log: bool, most: int) -> tuple[Sequence[float], Call
   along = lambda x: (scale(x) - low) / (high - low)
   if log:
     ticks = sorted(set(xs.tolist()))
-    if len(ticks) > 10:
+    if len(ticks) > 10 and high > math.log2(least):
       ticks = [0] * (ticks[0] <= 0) + [2.0**x for x in _ticks(math.log2(least), high, most)]
     return ticks, along
   return _ticks(low, high, most), along

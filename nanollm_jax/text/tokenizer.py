@@ -27,6 +27,7 @@ SPECIALS = (
 
 LONGEST = 400_000  # characters that are encoded at one time, as by Llama 3's reference tokenizer
 
+UNKNOWN = '\ufffd'.encode()
 _FORMAT = 'nanollm_jax tokenizer 1'
 
 
@@ -107,21 +108,35 @@ class Tokenizer:
     try:
       return self._encoding.decode_bytes(np.asarray(ids, np.int64).tolist())
     except (KeyError, OverflowError) as error:
-      raise InputError(f'token id {error} is not in this vocabulary of {self.size} ids: decode '
+      raise InputError(f'{error}: not in this vocabulary of {self.size} ids: decode '
                        'with the tokenizer that the model was trained with.') from error
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Decodes ids to text; bytes that are no UTF-8 become U+FFFD. Raises as decode_bytes."""
-    return self.decode_bytes(ids).decode('utf-8', errors='replace')
+    """Decodes ids to text; bytes that are no UTF-8 become U+FFFD.
+
+    So do ids that the vocabulary does not have: a model with a larger one may sample them.
+    """
+    return self._bytes_of(ids).decode('utf-8', errors='replace')
+
+  def _bytes_of(self, ids: Sequence[int]) -> bytes:
+    try:
+      return self.decode_bytes(ids)
+    except InputError:
+      return b''.join(self._encoding.decode_bytes([token]) if token in self._known else UNKNOWN
+                      for token in np.asarray(ids, np.int64).tolist())
+
+  @functools.cached_property
+  def _known(self) -> frozenset[int]:
+    return frozenset(self.ranks.values()) | frozenset(self.special.values())
 
   def stream(self, chunks: Iterable[Sequence[int]]) -> Iterator[str]:
     """Decodes ids that come a few at a time: the texts join to `decode` of all ids.
 
-    A character whose bytes have not all come waits for them. Raises as decode_bytes.
+    A character whose bytes have not all come waits for them.
     """
     decoder = codecs.getincrementaldecoder('utf-8')('replace')
     for ids in chunks:
-      yield decoder.decode(self.decode_bytes(ids))
+      yield decoder.decode(self._bytes_of(ids))
     yield decoder.decode(b'', final=True)
 
   def token_bytes(self, token: int) -> bytes:

@@ -1,6 +1,7 @@
 """Optimizers and schedules: AdamW and Muon over the same tree, one learning rate."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
@@ -40,8 +41,8 @@ class OptimConfig:
   dtype: Literal['float32', 'bfloat16'] = 'float32'
 
   def __post_init__(self):
-    if self.learning_rate is not None and self.learning_rate < 0:
-      raise InputError(f'--optim.learning_rate={self.learning_rate} is negative.')
+    if self.learning_rate is not None and not 0 <= self.learning_rate < math.inf:
+      raise InputError(f'--optim.learning_rate={self.learning_rate}: give 0 or more.')
     for name in ('warmup', 'decay', 'final'):
       if not 0 <= getattr(self, name) <= 1:
         raise InputError(f'--optim.{name}={getattr(self, name)} is a share: give 0 to 1.')
@@ -67,10 +68,10 @@ def schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
   elif config.schedule == 'linear':
     rest = optax.linear_schedule(peak, low, after)
   elif config.schedule == 'wsd':
-    fall = max(1, round(config.decay * steps))
+    fall = min(after, max(1, round(config.decay * steps)))  # what the warmup leaves of it
     rest = optax.join_schedules(
         [optax.constant_schedule(peak), optax.linear_schedule(peak, low, fall)],
-        [max(0, after - fall)])
+        [after - fall])
   else:
     rest = optax.constant_schedule(peak)
   return optax.join_schedules(

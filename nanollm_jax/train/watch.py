@@ -1,5 +1,8 @@
 """What is seen of a step from outside: a trace of some calls, and compilations nobody expected."""
 
+import collections
+import functools
+import threading
 import time
 from typing import Any, Callable
 
@@ -7,6 +10,7 @@ import jax
 
 from nanollm_jax.metrics import Log
 
+COMPILED = '/jax/core/compile/backend_compile_duration'  # an event; one from the cache too
 _WARM = 2  # steps before a trace: the first compiles, the second may
 
 
@@ -19,7 +23,6 @@ class Watched:
 
   def __init__(self, step: Callable[..., Any], log: Log, profile_steps: int = 0):
     self._step, self._log, self._profile_steps = step, log, profile_steps
-    self._compiled = getattr(step, '_cache_size', lambda: 0)  # a jitted function has one
     self._calls, self._known = 0, {}
 
   def __call__(self, state: Any, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
@@ -31,10 +34,10 @@ class Watched:
     if self._profile_steps and self._calls == _WARM + 1:
       with self._log.spending('profile'):
         jax.profiler.start_trace(self._log.workdir / 'profile')
-    before, began = self._compiled(), time.perf_counter()
+    before, began = _compiled(), time.perf_counter()
     with jax.profiler.StepTraceAnnotation('step', step_num=self._calls):
       result = self._step(state, batch)
-    if self._compiled() > before:
+    if _compiled() > before:
       self._warn(_described(state, batch), time.perf_counter() - began)
     if self._profile_steps and self._calls == _WARM + self._profile_steps:
       jax.block_until_ready(result)
@@ -58,6 +61,20 @@ class Watched:
     self._log.say(f'warning: the step was compiled again ({seconds:.1f} s): '
                   + ('; '.join(changed[:3]) + more or 'no shape, type or placing changed') + '.')
     self._known = now
+
+
+@functools.cache
+def _compilations() -> collections.Counter:
+  """How often each thread has compiled. A jitted function's own count tells of less as well."""
+  counts = collections.Counter()
+  def listen(event: str, _: float, **__: Any) -> None:
+    counts[threading.get_ident()] += event == COMPILED
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  return counts
+
+
+def _compiled() -> int:
+  return _compilations()[threading.get_ident()]
 
 
 def _described(state: Any, batch: Any) -> dict[str, str]:

@@ -95,7 +95,8 @@ def judge_text(made: Document, config: WebConfig) -> Document:
     text, reason = c4.clean(text)
     if reason:
       return made._replace(step='c4', reason=reason)
-    made = made._replace(text=text)
+    if text != made.text:
+      made = made._replace(text=text, words=len(page.page_of(text).id_N))
   if 'fineweb' in steps and (reason := fineweb.reason(text)):
     return made._replace(step='fineweb', reason=reason)
   if config.quality:

@@ -120,12 +120,24 @@ def test_empty_and_binary_documents_are_counted_and_skipped(tmp_path, capsys):
     ('a.jsonl', b'{"text": "a"}\n{"text": \n', 'a.jsonl line 2 is not JSON'),
     ('a.jsonl', b'{"text": "a"}\n["text"]\n', 'a.jsonl line 2 has no text in a field'),
     ('a.jsonl', b'{"text": 5}\n', 'line 1 has no text in a field'),
+    ('a.jsonl', b'{"text": ' + b'[' * 99999 + b'\n', 'line 1 is not JSON'),
     ('a.csv', b'text\n', 'a.csv is not a file this reads'),
 ])
 def test_bad_files_are_named(tmp_path, name, content, sentence):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(InputError, match=sentence):
     list(documents.read([str(tmp_path / name)]))
+
+
+def test_columns_of_parquet_that_are_no_text_are_named(tmp_path):
+  path = tmp_path / 'a.parquet'
+  for values, kind in ([1, 2], 'int64'), ([['a']], 'list'):
+    pyarrow.parquet.write_table(pyarrow.table({'text': values}), path)
+    with pytest.raises(InputError, match=f"a.parquet holds no text in its column 'text', but {kind}"):
+      list(documents.read([str(path)]))
+  for kind in (pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())):
+    pyarrow.parquet.write_table(pyarrow.table({'text': pyarrow.array(['a', None]).cast(kind)}), path)
+    assert list(documents.read([str(path)])) == [('train', 'a')]
 
 
 def test_bad_arguments_are_refused_before_the_first_document(tmp_path):

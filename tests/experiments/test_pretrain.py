@@ -15,7 +15,9 @@ import pytest
 from experiments import generate, pretrain, workdir
 from nanollm_jax import InputError, checkpoint, flags, metrics
 from nanollm_jax.mesh import MeshConfig
+from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.sample.engine import Sampling
+from nanollm_jax.text import known
 from nanollm_jax.train import loop
 from tests import full_disk, processes
 
@@ -134,6 +136,13 @@ def test_on_a_really_full_disk_a_run_ends_and_goes_on_when_there_is_room(tiny, t
 def test_bad_input_is_one_sentence(tiny, tmp_path):
   with pytest.raises(InputError, match='--init_from=.*is not a workdir'):
     workdir.open_model(str(tmp_path))
+  (tmp_path / 'run.flags').write_text('--documents=a.txt\n')
+  with pytest.raises(InputError, match='--init_from=.* holds no model'):
+    workdir.open_model(str(tmp_path))
+  with pytest.raises(InputError, match='--model.context=32 is too short for --objective=span'):
+    pretrain.objective_of(pretrain.Config(
+        objective='span_corruption', model=ModelConfig(context=32)), None,
+        known.from_name_or_file(tiny().tokenizer))
   with pytest.raises(InputError, match='--fit.batch_size=9 does not divide .* such as 16'):
     pretrain.main(tiny(batch_size=9))
   with pytest.raises(InputError, match='--tokenizer='):
@@ -155,7 +164,6 @@ def test_the_other_objectives_run_through_the_same_loop(tiny, objective):
 
 
 def test_the_dial_gives_horizon_batch_and_rate(corpus):
-  from nanollm_jax.text import known
   config = pretrain.resolve(pretrain.Config(), known.from_name_or_file(corpus))
   tokens = config.fit.steps * config.fit.batch_size * config.model.context
   from nanollm_jax.model import transformer

@@ -165,7 +165,8 @@ def test_corrupted_spans_restore_the_text():
   corrupt = jax.jit(functools.partial(language.corrupt_spans, rate=0.2))
   starts = set()
   for seed in range(20):
-    out, predicted = corrupt(jnp.asarray(row), jax.random.key(seed), jnp.asarray(sentinels))
+    out, predicted = corrupt(jnp.asarray(row), jnp.ones(64, bool), jax.random.key(seed),
+                             jnp.asarray(sentinels))
     out, predicted = list(map(int, out)), np.asarray(predicted)
     assert len(out) == 64 and np.all(np.diff(predicted.astype(int)) >= 0)  # one prefix, one rest
     prefix, rest = out[:int((~predicted).sum())], out[int((~predicted).sum()):]
@@ -184,7 +185,11 @@ def test_corrupted_spans_restore_the_text():
 def test_span_corruption_learns_from_the_second_part_only():
   apply = lambda params, tokens, positions, segment_ids: Out(
       jnp.zeros((*tokens.shape, 4)), jnp.zeros((50, 4)))
-  batch = {'tokens': jnp.full((2, 64), 7)}
-  terms = language.span_corruption(apply, jnp.array([1, 2, 3, 4]))({}, batch, jax.random.key(0))
+  batch = {'tokens': jnp.full((2, 64), 7), 'segment_ids': jnp.ones((2, 64), jnp.int32)}
+  objective = language.span_corruption(apply, jnp.array([1, 2, 3, 4]))
+  terms = objective({}, batch, jax.random.key(0))
   assert terms.weight == 2 * 4 * (1 + 2)  # two rows, four sentinels, two tokens of each stretch
   np.testing.assert_allclose(terms.loss / terms.weight, np.log(50), rtol=1e-5)
+  real_BT = jnp.arange(64) < jnp.array([[28], [0]])  # half of the stretches, and an empty row
+  padded = objective({}, batch | {'segment_ids': real_BT.astype(jnp.int32)}, jax.random.key(0))
+  assert padded.weight == 2 * (1 + 2)

@@ -75,9 +75,12 @@ def test_size_end_and_byte_lengths(tokenizer):
 
 
 @pytest.mark.parametrize('token', [-1, 320, 2**40])
-def test_unknown_id_is_named(tokenizer, token):
+def test_an_id_that_is_not_there_is_refused_as_bytes_and_shown_in_text(tokenizer, token):
   with pytest.raises(InputError, match='not in this vocabulary of 320 ids'):
-    tokenizer.decode([token])
+    tokenizer.decode_bytes([token])
+  ids = [*tokenizer.encode('a caf\xe9'), token, tokenizer.end]
+  assert tokenizer.decode(ids) == 'a caf\xe9\ufffd<|endoftext|>'
+  assert ''.join(tokenizer.stream([one] for one in ids)) == tokenizer.decode(ids)
 
 
 def test_batch_equals_one_by_one_with_any_threads(tokenizer):

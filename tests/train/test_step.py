@@ -1,6 +1,7 @@
 """The step: accumulation, weights, skipped updates, optimizers, meshes, overfitting."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +178,11 @@ def test_schedules_at_their_corners():
   np.testing.assert_allclose(make('cosine')(55), 0.55, rtol=1e-4)
   np.testing.assert_allclose(make('linear')(55), 0.55, rtol=1e-4)
   np.testing.assert_allclose([make('wsd')(79), make('wsd')(90)], [1.0, 0.55], rtol=1e-4)
+  late = optim.schedule(optim.OptimConfig(schedule='wsd', warmup=0.5, decay=0.8), 1.0, 100)
+  np.testing.assert_allclose([late(50), late(75), late(100)], [1.0, 0.55, 0.1], rtol=1e-4)
+  for rate in (math.nan, math.inf, -1.0):
+    with pytest.raises(InputError, match='--optim.learning_rate=.*: give 0 or more'):
+      optim.OptimConfig(learning_rate=rate)
   assert abs(optim.default_learning_rate(768) - 6e-4) / 6e-4 < 0.2
 
 

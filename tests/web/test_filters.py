@@ -6,7 +6,7 @@ import random
 import pytest
 
 from nanollm_jax import InputError
-from nanollm_jax.web import c4, fineweb, gopher, page, pii, url, words
+from nanollm_jax.web import c4, fineweb, gopher, page, pii, pipeline, url, words
 
 VOCABULARY = [f'{first}{last}' for first in ('ba', 'co', 'du', 'fe', 'gi', 'ho') for last in
               ('n', 'rt', 'll', 'ss', 'm', 'nk', 'pe', 'st')]
@@ -148,3 +148,11 @@ def test_urls(tmp_path, address, reason):
 def test_lists_that_cannot_be_read_are_named(tmp_path):
   with pytest.raises(InputError, match='gone.txt cannot be read.*blocklists'):
     url.blocked((str(tmp_path / 'gone.txt'),))
+
+
+def test_words_are_those_of_the_text_that_is_left():
+  whole = '\n'.join([*LINES, 'Please turn on JavaScript now.'])
+  made = pipeline.judge_text(pipeline.Document('u', 'i', 'k', 'read', '', text=whole),
+                             pipeline.WebConfig(steps=('c4',)))
+  assert made.step == 'kept' and made.text == '\n'.join(LINES)
+  assert made.words == len(page.page_of('\n'.join(LINES)).id_N)
