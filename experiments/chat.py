@@ -174,7 +174,13 @@ class Talk:
       case 'help':
         self.note(HELP)
       case 'retry':
-        self.say(self.undo())
+        before, said = self.messages, self.undo()
+        left = self.messages
+        try:
+          self.say(said)
+        finally:
+          if self.messages is left:  # nothing was answered
+            self.messages = before
       case 'undo':
         self.note(f'(taken back: {self.undo()})')
       case 'clear':

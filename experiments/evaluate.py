@@ -96,6 +96,8 @@ class OneByOne:
 def main(config: Config) -> None:
   if not (config.core or config.documents or config.tasks):
     raise InputError('nothing to evaluate: give --core, --documents or --tasks.')
+  asked, core_asked = list(map(task_of, config.tasks)), core_tasks(config.core)
+  tools = tools_of(config.tools)
   opened = workdir.open_model(config.init_from, step=config.step)
   folder = pathlib.Path(config.init_from)
   write(folder, {}, [])  # if it cannot be written, then at once
@@ -104,8 +106,9 @@ def main(config: Config) -> None:
   print(f'{"task":32} {"measure":22} {"value":>8} {"stderr":>8} {"n":>6}')
   found = itertools.chain(
       of_documents(config, opened, scorer),
-      of_core(config, opened, OneByOne(opened.model) if config.one_by_one else scorer),
-      of_tasks(config, opened))
+      of_core(config, core_asked, opened,
+              OneByOne(opened.model) if config.one_by_one else scorer),
+      of_tasks(config, asked, tools, opened))
   for name, measures, rows in found:
     for measure, (value, stderr, n) in measures.items():
       print(f'{name:32} {measure:22} {value:8.4f} {stderr:8.4f} {n:6}', flush=True)
@@ -118,10 +121,14 @@ def main(config: Config) -> None:
 
 
 def write(folder: pathlib.Path, numbers: dict[str, Any], examples: list[dict[str, Any]]) -> None:
-  """Writes what has been found so far."""
+  """Writes what has been found so far; while that is nothing, what is there stays."""
+  texts = {'evaluation.json': json.dumps(numbers, indent=1),
+           'evaluation.jsonl': ''.join(json.dumps(row) + '\n' for row in examples)}
   try:
-    (folder / 'evaluation.json').write_text(json.dumps(numbers, indent=1))
-    (folder / 'evaluation.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in examples))
+    for name, text in texts.items():
+      aside = folder / f'{name}.partial'
+      aside.write_text(text)
+      aside.replace(folder / name) if numbers else aside.unlink()
   except OSError as error:
     if error.errno in flags.FULL:
       raise
@@ -137,12 +144,13 @@ def of_documents(config: Config, opened: workdir.Opened, scorer: Any) -> Iterato
     yield 'documents', choice.bits_per_byte(scorer, opened.params, opened.tokenizer, texts), []
 
 
-def of_core(config: Config, opened: workdir.Opened, scorer: Any) -> Iterator[Found]:
-  """CORE's tasks as the files are named, and the mean of their centred accuracies."""
+def of_core(config: Config, asked: Sequence[core.Task], opened: workdir.Opened,
+            scorer: Any) -> Iterator[Found]:
+  """Tasks of CORE and others in its form, and the mean of the centred accuracies of CORE's."""
   centred = []
-  for task in core_tasks(config.core):
+  for task in asked:
     measures, rows = core.evaluate(task, scorer, opened.params, opened.tokenizer, config.examples)
-    centred.append(measures['centred'])
+    centred += [measures['centred']] * (task.name in core.TASKS)
     yield task.name, measures, rows
   if centred:
     n = len(centred)
@@ -162,16 +170,17 @@ def core_tasks(patterns: Sequence[str]) -> list[core.Task]:
   return found
 
 
-def of_tasks(config: Config, opened: workdir.Opened) -> Iterator[Found]:
+def of_tasks(config: Config, asked: Sequence[tasks.Task], tools: dict[str, Callable[[str], str]],
+             opened: workdir.Opened) -> Iterator[Found]:
   """Generative tasks, asked as a user would."""
-  if config.tasks:
+  if asked:
     chat = chat_lib.Chat(opened.tokenizer)
-    calls = chat_lib.bind(chat, tools_of(config.tools)) if config.tools else ()
+    calls = chat_lib.bind(chat, tools) if tools else ()
     engine = Engine(opened.model, [chat.end_of_turn, opened.tokenizer.end],
                     slots=1 if config.one_by_one else config.slots)
-    for name in config.tasks:
+    for name, task in zip(config.tasks, asked):
       yield name, *generative.evaluate(
-          task_of(name), engine, opened.params, chat, examples=config.examples,
+          task, engine, opened.params, chat, examples=config.examples,
           samples=config.samples, sampling=config.sample, calls=calls)
 
 

@@ -67,7 +67,7 @@ def main(config: Config) -> None:
 
   # 2. Where batches come from.
   if config.preference.loss != 'simpo':
-    same_reference(config, workdir.open_model(config.init_from).params)
+    same_reference(config, workdir.open_model(config.init_from, run.mesh).params)
     held = {split: referred(run, some, size) for split, some in held.items()}
   batches = run.batches(held['train'], rankings.Batches, completions=size[0], length=size[1])
 
@@ -106,7 +106,10 @@ def in_order(run: training.Run, held: Sequence[Ranked], size: tuple[int, int]) -
   ours, rows = held[jax.process_index()::jax.process_count()], run.config.fit.batch_size
   rows //= jax.process_count()
   for at in range(0, -(-len(held) // jax.process_count()), rows):
-    yield run.put(rankings.batch_of(ours[at:at + rows], rows, *size))
+    batch = rankings.batch_of(ours[at:at + rows], rows, *size)
+    if run.config.preference.loss != 'simpo':  # one without rankings has none
+      batch.setdefault('ref_logprobs', np.zeros((rows, size[0]), np.float32))
+    yield run.put(batch)
 
 
 def referred(run: training.Run, held: Sequence[Ranked], size: tuple[int, int]) -> list[Ranked]:

@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any, Callable, Sequence
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -100,6 +101,10 @@ def main(config: Config) -> None:
             scored(functools.partial(score, state.params), watched), rankings.gold(watched)).items()}))
 
   # 5. Go.
+  if int(run.state.step) >= config.fit.steps and ledger_of(config.workdir).get(
+      'step') != int(run.state.step):  # it has come this far, but was to go on
+    with mesh_lib.use(run.mesh):
+      conclude(run, score, chat, held, int(run.state.step), run.state)
   run.fit(objective, batches, hooks)
 
 
@@ -116,7 +121,8 @@ def scorer(apply: Any, context: int) -> Callable[..., np.ndarray]:
 
   Rows are sorted by length and padded to powers of two, so that few programs are compiled.
   """
-  compiled = jax.jit(functools.partial(reward.scores, apply))
+  compiled = jax.jit(lambda *args: nn.with_logical_constraint(  # every process reads all
+      reward.scores(apply, *args), (None,)))
 
   def score(params: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:
     found = np.zeros(len(rows), np.float32)
@@ -149,11 +155,10 @@ def open_reward(folder: str, tokenizer: Tokenizer | None = None, mesh: Any = Non
   device or on a mesh. Raises InputError for a folder without one, for another `tokenizer`, and for
   rows longer than its context.
   """
-  path = pathlib.Path(folder) / LEDGER
-  if not path.exists():
+  ledger = ledger_of(folder)
+  if not ledger:
     raise InputError(f'{folder} holds no finished reward model (it has no {LEDGER}): give the '
                      '--workdir of a run of experiments.reward_model.')
-  ledger = json.loads(path.read_text())
   head = reward.head(workdir.model_of(folder).width, jax.random.key(0))
   opened = workdir.open_model(folder, mesh, ledger['step'], head)
   same_tokenizer('the policy', tokenizer or opened.tokenizer, opened.tokenizer,
@@ -161,6 +166,12 @@ def open_reward(folder: str, tokenizer: Tokenizer | None = None, mesh: Any = Non
   model = transformer.Transformer(opened.model)
   score = scorer(lambda params, *args: model.apply({'params': params}, *args), opened.model.context)
   return lambda rows: (score(opened.params, rows) - ledger['mean']) / ledger['std']
+
+
+def ledger_of(folder: str | pathlib.Path) -> dict[str, Any]:
+  """What reward.json of a workdir says; {} where there is none."""
+  path = pathlib.Path(folder) / LEDGER
+  return json.loads(path.read_text()) if path.exists() else {}
 
 
 def scored(score: Score, held: Sequence[Ranked]) -> list[np.ndarray]:
@@ -184,6 +195,11 @@ def conclude(run: training.Run, raw: Any, chat: Chat, held: dict[str, list[Ranke
   asked = itertools.islice(itertools.cycle(watched), config.answers)
   rows = spoken(config, chat, asked, run.mesh) if config.policy else [
       ids for one in held['train'] for ids in one.ids][:config.answers]
+  if len(rows) < 2:
+    raise InputError(f'{len(rows)} answers of --policy={config.policy} to {config.answers} prompts '
+                     f'fit --model.context={config.model.context}, and rewards are normalised on '
+                     'them: give more --answers, a larger context, or a lower '
+                     '--sample.max_tokens.')
   usual = score(rows)
   mean, std = float(usual.mean()), float(usual.std()) or 1.0
   probed = {name: float((score(some).mean() - mean) / std)
@@ -204,16 +220,19 @@ def spoken(config: Config, chat: Chat, held: Sequence[Ranked],
            mesh: Any = None) -> list[list[int]]:
   """Answers of the policy to the prompts of rankings, each with its prompt and its end.
 
-  Those that were cut off are left out, as practice does not score them, unless most were.
+  Those that were cut off are left out, as practice does not score them, unless most were; so are
+  prompts that leave the policy no room.
   """
   opened = workdir.open_model(config.policy, mesh)
   engine = Engine(opened.model, [chat.end_of_turn, chat.tokenizer.end], slots=16)
-  prompts = [one.ids[0][:one.start].tolist() for one in held]
+  prompts = [one.ids[0][:one.start].tolist() for one in held if one.start < engine.length]
   sampling = [dataclasses.replace(config.sample, seed=seed) for seed in range(len(prompts))]
   made = list(zip(prompts, engine.generate(opened.params, prompts, sampling)))
   ended = [pair for pair in made if pair[1].finished]
   kept = ended if 2 * len(ended) >= len(made) else made
-  rows = [[*prompt, *one.ids, chat.end_of_turn] for prompt, one in kept]
+  room = config.model.context - 1  # what was cut off leaves some for an end
+  rows = [[*prompt, *(one.ids if one.finished else one.ids[:max(0, room - len(prompt))]),
+           chat.end_of_turn] for prompt, one in kept]
   return [row for row in rows if len(row) <= config.model.context]
 
 

@@ -54,6 +54,11 @@ class Config:
                                        save_every=50)
   mesh: MeshConfig = MeshConfig()
 
+  def __post_init__(self):
+    if self.eval_examples < 0 or self.eval_samples < 1:
+      raise InputError(f'--eval_examples={self.eval_examples} (0 or more), --eval_samples='
+                       f'{self.eval_samples} (at least 1): one is out of range.')
+
 
 def resolve(config: Config) -> Config:
   """Fills in the model, the rows of an update and the learning rate; checks them."""
@@ -64,6 +69,12 @@ def resolve(config: Config) -> Config:
                      '--rl.prompts and --rl.group make: give a divisor.')
   if config.reward.kl_target and config.policy.kl != 'reward':
     raise InputError(f'--reward.kl_target={config.reward.kl_target} needs --policy.kl=reward.')
+  if config.reward.kl_target and not config.policy.kl_coefficient:
+    raise InputError('--reward.kl_target adapts --policy.kl_coefficient by factors, and nothing '
+                     'comes of 0: give a coefficient to begin with.')
+  if config.rl.method == 'policy' and config.rl.group < 2:
+    raise InputError(f'--rl.group={config.rl.group}: advantages compare the completions of one '
+                     'prompt: give at least 2.')
   rate = config.optim.learning_rate
   rate = 0.05 * optim.default_learning_rate(model.width) if rate is None else rate
   return dataclasses.replace(config, model=model, fit=fit,
@@ -168,7 +179,8 @@ def measure(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, cal
 def show(task: Task, engine: Engine, chat: chat_lib.Chat, config: Config, calls: Any,
          log: metrics.Log, step: int, state: Any) -> None:
   """Answers the same held-out problems each time: of the first four those that fit."""
-  questions = [task.example(index, 'test').question for index in range(SHOWN)]
+  shown = min(SHOWN, task.size('test')) if task.size else SHOWN
+  questions = [task.example(index, 'test').question for index in range(shown)]
   asked = [(question, prompt) for question in questions if len(
       prompt := chat.prompt([{'role': 'user', 'content': question}])) < engine.length]
   made = engine.generate(state.params, [prompt for _, prompt in asked],

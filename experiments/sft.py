@@ -85,6 +85,9 @@ def main(config: Config) -> None:
   if 'validation' in held:
     hooks += [run.validation(objective, held['validation']),
               loop.Hook(every, functools.partial(answer, engine, held['validation'], config))]
+  if config.tasks and config.answers < 1:
+    raise InputError(f'--answers={config.answers} leaves nothing to ask of --tasks='
+                     f'{",".join(config.tasks)}: give some, or leave --tasks out.')
   for name in config.tasks:
     hooks.append(loop.Hook(every, functools.partial(
         solve, evaluate.task_of(name), engine, chat, config)))

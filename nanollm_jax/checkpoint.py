@@ -161,9 +161,13 @@ class _Best:
 
 
 def best(workdir: str | pathlib.Path) -> dict[str, Any]:
-  """What best.json of a workdir says of the step that is to be opened; {} where it is the newest."""
+  """What best.json of a workdir says of the step that is to be opened.
+
+  {} where it is the newest, also because the step that was best is not there any more.
+  """
   path = pathlib.Path(workdir) / BEST
-  return json.loads(path.read_text()) if path.exists() else {}
+  found = json.loads(path.read_text()) if path.exists() else {}
+  return found if (path.parent / 'checkpoints' / str(found.get('step'))).is_dir() else {}
 
 
 def mark_best(workdir: str | pathlib.Path, step: int, **numbers: float) -> None:

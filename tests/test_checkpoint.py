@@ -1,5 +1,6 @@
 """Checkpoints: the best is kept and opened; where there is no room, the steps before stay good."""
 
+import shutil
 import subprocess
 import sys
 
@@ -76,6 +77,8 @@ def test_the_best_step_is_kept_and_opened(tmp_path):
     with pytest.raises(InputError, match='does not hold this model'):
       opened(gone)
   saver.close()
+  shutil.rmtree(tmp_path / 'checkpoints' / '3')  # the newest is what there is
+  assert checkpoint.best(tmp_path) == {} and opened() == 5
 
 
 def flip(folder, name):

@@ -71,7 +71,7 @@ def load(path: str | pathlib.Path) -> list[Task]:
     with gzip.open(path, 'rt') if path.suffix == '.gz' else path.open() as file:
       for number, line in enumerate(file, 1):
         items.append(json.loads(line))
-        _candidates(items[-1])[items[-1].get('gold', 0)]
+        _check(items[-1], items[0])
     items[0]
   except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
     raise InputError(f'{path} line {number} is no CORE item ({error}): give {{query, choices, '
@@ -154,6 +154,18 @@ def judge(item: dict[str, Any], scores: Sequence[Score], skip: int) -> dict[str,
     by_length = [total / max(1, len(text)) for total, text in zip(totals, item['choices'])]
     row |= dict(acc=best(totals) == item['gold'], acc_norm=best(by_length) == item['gold'])
   return row | dict(logprobs=totals)
+
+
+def _check(item: dict[str, Any], first: dict[str, Any]) -> None:
+  """ValueError, or another, where an item cannot be asked, or is of another form than the first."""
+  made, gold = _candidates(item), item.get('gold', 0)
+  if not all(isinstance(text, str) for pair in made for text in pair):
+    raise ValueError('its parts are no texts')
+  if type(gold) is not int or not 0 <= gold < len(made) or 'gold' in item and len(made) < 2:
+    raise ValueError(f'gold is {gold}, of {len(made)} candidates')
+  for key in ('choices', 'context_options', 'gold'):
+    if (key in item) != (key in first):
+      raise ValueError(f'{key} is not in all lines')
 
 
 def _candidates(item: dict[str, Any]) -> list[tuple[str, str]]:

@@ -132,7 +132,7 @@ def adapted(coefficient: float, kl: float, samples: int, target: float = 6.0,
             horizon: int = 10_000) -> float:
   """The next KL coefficient: up where `kl` nats a sample exceed the target (1909.08593, 2.2)."""
   error = min(max(kl / target - 1, -0.2), 0.2)
-  return coefficient * (1 + error * samples / horizon)
+  return coefficient * (1 + error * min(1.0, samples / horizon))
 
 
 def objective(apply: Apply, config: PolicyConfig, temperature: float = 1.0,

@@ -62,10 +62,11 @@ class Sampling:
   stop: tuple[int, ...] = ()
 
   def __post_init__(self):
-    if self.max_tokens < 1 or self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+    if (self.max_tokens < 1 or not 0 <= self.temperature < float('inf')
+        or not 0 <= self.top_k < 2**31 or not 0 < self.top_p <= 1):
       raise InputError(f'--sample.max_tokens={self.max_tokens} (at least 1), --sample.temperature='
-                       f'{self.temperature} (at least 0), --sample.top_k={self.top_k} (at least '
-                       f'0), --sample.top_p={self.top_p} (above 0, at most 1): one is out of range.')
+                       f'{self.temperature} (at least 0), --sample.top_k={self.top_k} (0 to 2^31 - '
+                       f'1), --sample.top_p={self.top_p} (above 0, at most 1): one is out of range.')
 
 
 class Completion(NamedTuple):

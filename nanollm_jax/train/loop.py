@@ -125,8 +125,14 @@ def fit(state: State, step: Callable[..., tuple[State, dict[str, jax.Array]]], b
         waiting = None
       for hook in hooks:
         if hook.every and (done % hook.every == 0 or done == config.steps):
-          with log.spending('eval'):
-            numbers = hook.call(done, state)
+          try:
+            with log.spending('eval'):
+              numbers = hook.call(done, state)
+          except Exception:
+            if jax.process_count() == 1:  # the steps are good; several processes cannot agree now
+              save()
+              checkpoints and checkpoints.wait()
+            raise
           if numbers:
             log.numbers(done, numbers)
       if config.save_every and done % config.save_every == 0:

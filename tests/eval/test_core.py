@@ -136,7 +136,9 @@ def test_files(tmp_path):
   assert (mine.name, mine.shots, mine.baseline) == ('mine', 0, 0.25)
   with pytest.raises(InputError, match='has 10 items, but hellaswag shows 10'):
     core.load(write(tmp_path / 'hellaswag.jsonl.gz', [item] * 10))
-  for bad in ({'prompt': 'x'}, choice('q', ['a'], 3), 7):
+  for bad in ({'prompt': 'x'}, choice('q', ['a'], 3), 7, choice('q', ['a'], 0), choice(5, ['a', 'b'], 0),
+              choice('q', ['a', 'b'], -1), choice('q', ['a', 'b'], True),
+              {'context': 'a', 'continuation': 'b'}):
     with pytest.raises(InputError, match='line 2 is no CORE item'):
       core.load(write(tmp_path / 'mine.jsonl.gz', [item, bad]))
   with pytest.raises(InputError, match='line 1 is no CORE item'):

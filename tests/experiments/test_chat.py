@@ -108,6 +108,18 @@ def test_commands_change_what_the_model_is_asked(talk, monkeypatch):
     assert error in out
 
 
+def test_an_answer_that_is_not_asked_for_again_after_all_stays(talk, monkeypatch):
+  def stopped(*_):
+    raise KeyboardInterrupt
+    yield
+  seen = answers(monkeypatch, talk.tokenizer, talk.tokenizer.encode('yes'))
+  out = talk('one', '/seed 1', '/retry', '/show')
+  stream = chat.Engine.stream
+  monkeypatch.setattr(chat.Engine, 'stream', lambda *args: stopped() if len(seen) == 3 else stream(*args))
+  out = talk('one', '/retry', '/show')
+  assert len(seen) == 3 and '(stopped)' in out and 'assistant: yes' in out
+
+
 def test_history_is_cut_at_turns_and_a_message_that_does_not_fit_is_unsaid(talk, monkeypatch):
   tokenizer = talk.tokenizer
   words = chat_lib.Chat(tokenizer)

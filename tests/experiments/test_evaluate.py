@@ -21,7 +21,8 @@ def test_core_and_documents_batched_and_one_by_one(tiny, corpus, tmp_path, capsy
   names = 'red blue green stone river house'.split()
   items = [dict(query=f'the {name} sees', choices=choices, gold=k % 3)
            for k, name in enumerate(names)]
-  (tmp_path / 'mine.jsonl').write_text('\n'.join(map(json.dumps, items)))
+  for name in ('copa', 'mine'):  # one of CORE's, and one in its form
+    (tmp_path / f'{name}.jsonl').write_text('\n'.join(map(json.dumps, items)))
   (tmp_path / 'other.jsonl').write_text('{"prompt": "no item"}\n')
   config = evaluate.Config(init_from=run.workdir, core=(f'{tmp_path}/*.jsonl',), examples=5,
                            documents=(f'{corpus}/documents.jsonl',))
@@ -31,14 +32,14 @@ def test_core_and_documents_batched_and_one_by_one(tiny, corpus, tmp_path, capsy
   numbers = json.loads((folder / 'evaluation.json').read_text())
   assert numbers['mine/accuracy']['n'] == numbers['documents/bits_per_byte']['n'] == 5
   assert 1 < numbers['documents/bits_per_byte']['value'] < 9
-  assert numbers['CORE (1 of 22 tasks)/centred']['value'] == numbers['mine/centred']['value']
+  assert numbers['CORE (1 of 22 tasks)/centred']['value'] == numbers['copa/centred']['value']
   batched = [json.loads(line) for line in (folder / 'evaluation.jsonl').read_text().splitlines()]
   evaluate.main(dataclasses.replace(config, one_by_one=True))
   single = [json.loads(line) for line in (folder / 'evaluation.jsonl').read_text().splitlines()]
   for one, other in zip(batched, single, strict=True):
     assert one.pop('logprobs') == pytest.approx(other.pop('logprobs'), abs=1e-3)
     assert one == other
-  assert len(batched) == 5 and {row['choice'] for row in batched} != {0}
+  assert len(batched) == 10 and {row['choice'] for row in batched} != {0}
 
 
 def test_bad_flags():
@@ -59,14 +60,24 @@ def test_numbers_are_written_as_they_come_and_where_they_cannot_be_it_is_said(tm
     yield from found
     raise InputError('the second fails')
   monkeypatch.setattr(evaluate, 'of_tasks', tasks)
+  monkeypatch.setattr(evaluate, 'task_of', lambda name: name)
   monkeypatch.setattr(evaluate.workdir, 'open_model', lambda *_, **__: evaluate.workdir.Opened(
       None, None, None))
   with pytest.raises(InputError, match='the second fails'):
     evaluate.main(evaluate.Config(init_from=str(tmp_path), tasks=('x',)))
   assert json.loads((tmp_path / 'evaluation.json').read_text())['one/accuracy']['value'] == 0.5
   assert len((tmp_path / 'evaluation.jsonl').read_text().splitlines()) == 1
+  monkeypatch.undo()
+  for words in dict(tasks=('afine:1',)), dict(tools=('pyton',), tasks=('apples',)):
+    with pytest.raises(InputError):  # what was found before stays
+      evaluate.main(evaluate.Config(init_from=str(tmp_path), **words))
+  evaluate.write(tmp_path, {}, [])
+  assert len(json.loads((tmp_path / 'evaluation.json').read_text())) == 1
+  assert len((tmp_path / 'evaluation.jsonl').read_text().splitlines()) == 1
+  monkeypatch.setattr(evaluate.workdir, 'open_model', lambda *_, **__: evaluate.workdir.Opened(
+      None, None, None))
   with pytest.raises(InputError, match='cannot be written .*: copy the workdir'):
-    evaluate.main(evaluate.Config(init_from=str(tmp_path / 'none'), tasks=('x',)))
+    evaluate.main(evaluate.Config(init_from=str(tmp_path / 'none'), tasks=('apples',)))
 
 
 @pytest.mark.slow

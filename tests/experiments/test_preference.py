@@ -16,6 +16,7 @@ from nanollm_jax.objectives.preference import PreferenceConfig
 from nanollm_jax.sample.engine import Sampling
 from nanollm_jax.train import loop
 from nanollm_jax.train.optim import OptimConfig
+from tests.experiments.test_many_processes import together
 
 
 @pytest.fixture
@@ -84,3 +85,15 @@ def test_a_run_goes_on_with_the_reference_that_it_began_with(ranked, tiny):
     preference.main(dataclasses.replace(longer, init_from=other.workdir))
   preference.main(longer)
   assert len(numbers(config, 'loss')) == 3
+
+
+@pytest.mark.slow
+def test_two_processes_prefer_as_one(ranked):
+  """Of 9 validation rankings one of them has 4, so none is left for its second batch."""
+  of = lambda name: dataclasses.replace(one := ranked(name, steps=4, eval_every=4), data=(
+      dataclasses.replace(one.data, validation_fraction=0.16)))
+  preference.main(of('whole'))
+  first, _ = together(of('parted'), 2, 'preference')
+  assert 'validation: 9 rankings' in first
+  for name in ('loss', 'validation/loss'):
+    np.testing.assert_allclose(*(numbers(of(folder), name) for folder in ('whole', 'parted')), rtol=1e-3)

@@ -171,6 +171,18 @@ def test_the_dial_gives_horizon_batch_and_rate(corpus):
   assert config.optim.learning_rate == 0.4 / 256
 
 
+def test_steps_before_a_hook_that_fails_are_kept(tiny, monkeypatch, capsys):
+  config = tiny(steps=3, save_every=0, eval_every=0, sample_every=2)
+  def fails(*_):
+    raise InputError('the hook fails')
+  monkeypatch.setattr(pretrain, 'show_samples', fails)
+  with pytest.raises(InputError, match='the hook fails'):
+    pretrain.main(config)
+  monkeypatch.undo()
+  pretrain.main(config)
+  assert 'goes on from step 2' in capsys.readouterr().out and len(losses(config.workdir)) == 3
+
+
 def test_prompts_are_looked_at_before_the_first_step(tiny):
   config = tiny(steps=2, save_every=0, eval_every=0, sample_every=2)
   with pytest.raises(InputError, match='prompt 0 has .* tokens, but the context holds'):

@@ -19,6 +19,7 @@ from nanollm_jax.sample.engine import Completion, Sampling
 from nanollm_jax.text import bpe, chat, known
 from nanollm_jax.train import loop
 from nanollm_jax.train.optim import OptimConfig
+from tests.experiments.test_many_processes import together
 
 
 @pytest.fixture
@@ -121,12 +122,24 @@ def test_rewards_are_normalised_on_answers_that_end(ranked, monkeypatch, ends, k
   made = [Completion([number], [], [], bool(end)) for number, end in enumerate(ends, 1)]
   monkeypatch.setattr(reward_model.workdir, 'open_model', lambda *_: workdir.Opened(None, None, None))
   monkeypatch.setattr(reward_model, 'Engine', lambda *_, **__: types.SimpleNamespace(
-      generate=lambda *_: made))
+      length=48, generate=lambda _, prompts, __: made[:len(prompts)]))
   config = ranked()
   config = dataclasses.replace(config, model=dataclasses.replace(config.model, context=48))
   talk = types.SimpleNamespace(end_of_turn=9, tokenizer=types.SimpleNamespace(end=8))
   held = [types.SimpleNamespace(ids=[np.array([7, 5])], start=1)] * 3
-  assert reward_model.spoken(config, talk, held) == kept
+  too_long = types.SimpleNamespace(ids=[np.arange(50)], start=48)
+  assert reward_model.spoken(config, talk, [*held, too_long]) == kept
+
+
+def test_an_answer_that_was_cut_off_by_the_context_is_cut_for_its_end(ranked, monkeypatch):
+  made = [Completion([3] * 46, [], [], False)] * 2
+  monkeypatch.setattr(reward_model.workdir, 'open_model', lambda *_: workdir.Opened(None, None, None))
+  monkeypatch.setattr(reward_model, 'Engine', lambda *_, **__: types.SimpleNamespace(
+      length=48, generate=lambda *_: made))
+  config = dataclasses.replace(ranked(), model=ModelConfig(context=48))
+  talk = types.SimpleNamespace(end_of_turn=9, tokenizer=types.SimpleNamespace(end=8))
+  held = [types.SimpleNamespace(ids=[np.array([7, 6, 5])], start=2)] * 2
+  assert reward_model.spoken(config, talk, held) == [[7, 6, *[3] * 45, 9]] * 2
 
 
 @pytest.mark.slow
@@ -147,3 +160,22 @@ def test_stopped_and_resumed_is_bit_for_bit_the_whole_run(ranked, monkeypatch):
   ledgers = [json.loads((pathlib.Path(each.workdir) / 'reward.json').read_text())
              for each in (whole, parts)]
   assert ledgers[0] == ledgers[1]
+
+
+def test_what_was_to_go_on_but_ends_here_is_finished(ranked, tmp_path):
+  reward_model.main(ranked(steps=4))
+  (tmp_path / 'judge' / 'reward.json').unlink()
+  reward_model.main(ranked(steps=4))
+  assert json.loads((tmp_path / 'judge' / 'reward.json').read_text())['step'] == 4
+
+
+@pytest.mark.slow
+def test_two_processes_judge_as_one(ranked, tmp_path):
+  """Scores lie over both; each reads all of them."""
+  of = lambda name: ranked(name, eval_every=6, sample_every=6)
+  reward_model.main(of('whole'))
+  together(of('parted'), 2, 'reward_model')
+  one, two = (json.loads((tmp_path / name / 'reward.json').read_text()) for name in ('whole', 'parted'))
+  assert one['answers'] == two['answers']
+  for name in ('mean', 'std', 'accuracy'):
+    assert one[name] == pytest.approx(two[name], abs=1e-3)

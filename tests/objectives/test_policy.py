@@ -329,6 +329,7 @@ def test_kl_in_the_reward_and_its_controller_by_hand():
   for kl in (12.0, 6.6, 3.0):  # held at +0.2, within, held at -0.2
     trace.append(policy.adapted(trace[-1], kl, 500, target=6.0, horizon=10_000))
   np.testing.assert_allclose(trace[1:], [.15 * 1.01, .15 * 1.01 * 1.005, .15 * 1.01 * 1.005 * .99])
+  assert policy.adapted(1.0, 0.0, 500, target=6.0, horizon=10) == pytest.approx(0.8)  # never below 0
 
 
 @pytest.mark.parametrize('temperature', (pytest.param(0.7, marks=pytest.mark.slow), 1.0,
