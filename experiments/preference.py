@@ -82,7 +82,8 @@ def main(config: Config) -> None:
     measured = jax.jit(objective)
     hooks.append(loop.Hook(config.fit.eval_every, lambda _, state: {
         f'validation/{name}': value for name, value in bits_per_byte.evaluate(
-            measured, state.params, in_order(run, held['validation'], size)).items()}))
+            measured, state.params, in_order(run, held['validation'], size),
+            config.fit.eval_batches).items()}))
 
   # 5. Go.
   run.fit(objective, batches, hooks)

@@ -255,6 +255,13 @@ def test_many_ticks_of_a_log_axis(xs):
   assert len(marks(svg)) == len(xs) + 1 and tick_places(svg, 'middle', 'x') is not None
 
 
+def test_names_that_have_no_room_are_counted():
+  svg = xml.fromstring(report.curve({f'name {k}': [(0, k), (1, k)] for k in range(30)}))
+  names = [word for word in svg.iter(f'{SVG}text') if 'name' in ''.join(word.itertext())]
+  assert f'and {30 - len(names)} more' in ''.join(svg.itertext()) and 10 < len(names) < 30
+  assert all(0 < float(word[0].get('y')) < 260 for word in names)
+
+
 @pytest.mark.parametrize('series', [{}, {'a': []}, {'a': [(1, math.nan)]}, {'a': [(1, 2.)]},
                                     {'a': [(0, 0.)], HOSTILE: [(i, 1.) for i in range(99)]}])
 @pytest.mark.parametrize('log_x', [False, True])

@@ -54,6 +54,8 @@ def curve(series: Series, title: str = '', xlabel: str = 'step', ylabel: str = '
   names = [' '.join([name] * (marks or len(lines) > 1) + [show(last(points))] * (not marks))
            for name, points in lines.items()] + ['expected'] * (expectation is not None)
   legend = [textwrap.wrap(plain(name), 20) for name in names] if lines else []
+  if (over := len(legend) - height // (LINE + 3)) > 0:
+    legend = [*legend[:-over - 1], [f'and {over + 1} more']]
   titles = textwrap.wrap(plain(title), width // 9)
   y_range, notes = _y_range(every, expectation, clip=not marks)
   if bad := [x for points in series.values() for x, *rest in points if not finite((x, *rest))]:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from nanollm_jax import metrics
@@ -30,7 +31,8 @@ def test_a_compilation_is_told_of_with_the_argument_that_changed(log, capsys):
   assert 'warning: the step was compiled again (' in said
   assert 'batch.tokens was int32[2,4]' in said and 'and is int32[2,5]' in said
   assert 'state' not in said
-  step(state, batch)  # this one is known
+  state, _ = step(state, batch)  # this one is known
+  step(state, {'tokens': np.ones((2, 4), np.int32)})  # handed over anew, but not compiled
   assert 'warning' not in capsys.readouterr().out
   assert log.speed(5)['compile_seconds'] > 0
 
