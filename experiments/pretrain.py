@@ -76,9 +76,9 @@ def objective_of(config: Config, apply: Any, tokenizer: Any) -> Any:
   if config.objective == 'masked_token':
     return language.masked_token(apply, special['<|mask|>'], config.model.vocabulary)
   sentinels = jnp.array([special[f'<|extra_{k}|>'] for k in range(8)], jnp.int32)
-  if config.model.context < 8 * len(sentinels):
+  if config.model.context < 3 * len(sentinels):
     raise InputError(f'--model.context={config.model.context} is too short for '
-                     f'--objective=span_corruption: give at least {8 * len(sentinels)}.')
+                     f'--objective=span_corruption: give at least {3 * len(sentinels)}.')
   return language.span_corruption(apply, sentinels)
 
 

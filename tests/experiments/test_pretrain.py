@@ -139,9 +139,9 @@ def test_bad_input_is_one_sentence(tiny, tmp_path):
   (tmp_path / 'run.flags').write_text('--documents=a.txt\n')
   with pytest.raises(InputError, match='--init_from=.* holds no model'):
     workdir.open_model(str(tmp_path))
-  with pytest.raises(InputError, match='--model.context=32 is too short for --objective=span'):
+  with pytest.raises(InputError, match='--model.context=16 is too short for --objective=span'):
     pretrain.objective_of(pretrain.Config(
-        objective='span_corruption', model=ModelConfig(context=32)), None,
+        objective='span_corruption', model=ModelConfig(context=16)), None,
         known.from_name_or_file(tiny().tokenizer))
   with pytest.raises(InputError, match='--fit.batch_size=9 does not divide .* such as 16'):
     pretrain.main(tiny(batch_size=9))
