@@ -102,7 +102,7 @@ ESCAPES = [
     ('import time\ntime.sleep(9)', 'No output.'),
     ('import asyncio\nasyncio.run(asyncio.sleep(9))', 'No output.'),
     ('sum(range(10**12))', TOO_LONG),
-    ('import itertools\nlist(itertools.permutations(range(12)))', TOO_LONG),
+    ('import itertools\nlist(itertools.permutations(range(12)))', 'Error: '),
     ('import re\nre.match("(a+)+$", "a" * 40 + "b")', 'No output.'),
     ('import math\nmath.factorial(10**7)', TOO_LONG),
     ('10**10**8', TOO_LONG),
