@@ -28,6 +28,7 @@ from nanollm_jax.sample.engine import Engine, Sampling
 SIZES: dict[str, dict[str, Any]] = {
     '1M': train.SIZES['1M'][1], '5M': train.SIZES['5M'][1],
     '124M': train.SIZES['gpt2-124M'][1]}
+SIZES['1M-gqa'] = SIZES['1M'] | dict(key_heads=2)
 SIZES['toy'] = dict(vocabulary=64, depth=1, width=16, head_size=8, context=32)
 PROMPT = 64  # tokens of the longest prompt, the shortest has a quarter; or half of the context
 
@@ -36,7 +37,8 @@ PROMPT = 64  # tokens of the longest prompt, the shortest has a quarter; or half
 class BenchConfig:
   """What is timed.
 
-  sizes: 1M, 5M (float32), 124M (bfloat16, for accelerators), toy; family qwen3.
+  sizes: 1M, 5M (float32), 124M (bfloat16, for accelerators), toy; family qwen3; 1M-gqa has two
+    key heads for its four.
   rows: prompts that are answered at a time.
   new: tokens of each answer.
   chunk: decode steps of the engine in one call.

@@ -41,7 +41,8 @@ PARTS = ('rollout', 'grading', 'reference', 'update')  # of the seconds of one s
 class BenchConfig:
   """What is timed.
 
-  size: 1M, 5M (float32), 124M (bfloat16, for accelerators), toy; family qwen3.
+  size: 1M, 5M (float32), 124M (bfloat16, for accelerators), toy; family qwen3; 1M-gqa has two
+    key heads for its four.
   prompts: problems of a draw.
   group: samples of each.
   new: tokens of each sample.

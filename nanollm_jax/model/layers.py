@@ -94,7 +94,7 @@ class Attention(nn.Module):
                            backend=config.attention)
     else:
       cache = cache_lib.write(cache, k_BTKH, v_BTKH, positions_BT)
-      out_BTNH = attention_to_cache(q_BTNH, cache.k_BKSH, cache.v_BKSH, positions_BT)
+      out_BTNH = attention_to_cache(q_BTNH, cache.k_BKHS, cache.v_BKSH, positions_BT)
     scale = (2 * config.depth) ** -0.5  # residual branches add up over depth (GPT-2, section 2.3)
     out_BTD = Dense(config.width, ('heads', 'width'), config, scale, name='out')(
         out_BTNH.reshape(B, T, -1))

@@ -151,7 +151,7 @@ class Engine:
     self.length = length or config.context
     self._stop, self._chunk = tuple(stop), chunk
     model = Transformer(self.config)
-    self._prefill = jax.jit(functools.partial(_prefill, model.apply),
+    self._prefill = jax.jit(functools.partial(_prefill, self.config, model.apply),
                             static_argnames='truncate', donate_argnums=1)
     self._decode = jax.jit(functools.partial(_decode, model.apply, chunk),
                            static_argnames='truncate', donate_argnums=1)
@@ -366,16 +366,13 @@ def _told(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(nn.with_logical_constraint(array, (None,) * array.ndim) for array in arrays)
 
 
-def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields, ends, *,
+def _prefill(config, apply, params, state: Slots, tokens_RP, length_R, source_B, fields, ends, *,
              truncate: bool):
   """Runs R right-padded prompts, copies each to its slots, draws the slots' first tokens.
 
   Slot b takes prompt source_B[b]; -1 leaves it as it is. Returns as `_decode` does, chunk 1.
   """
-  R, P = tokens_RP.shape
-  fresh = jax.tree.map(lambda leaf: jnp.zeros((R, leaf.shape[1], P, leaf.shape[3]), leaf.dtype),
-                       state.cache)
-  out = apply({'params': params}, tokens_RP, cache=fresh)
+  out = apply({'params': params}, tokens_RP, cache=cache_lib.empty(config, *tokens_RP.shape))
   hidden_RD = jnp.take_along_axis(out.hidden_BTD, (length_R - 1)[:, None, None], axis=1)[:, 0]
   logits_RV = jnp.einsum('RD,VD->RV', hidden_RD, out.head_VD, preferred_element_type=jnp.float32)
   zero_B = jnp.zeros_like(source_B)
@@ -385,8 +382,7 @@ def _prefill(apply, params, state: Slots, tokens_RP, length_R, source_B, fields,
   new_B = source_B >= 0
   def insert(old, new):
     return jnp.where(new_B.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-  cache = jax.tree.map(lambda old, new: old.at[:, :, :P].set(insert(old[:, :, :P], new[source_B])),
-                       state.cache, out.cache)
+  cache = cache_lib.insert(state.cache, out.cache, source_B)
   left_B = jnp.where(_is_in(token_B, fields['stop']), 0, fields['left'] - 1)
   made = dict(token=token_B, position=length_R[source_B], left=left_B, made=zero_B + 1,
               waits=_is_in(token_B, ends), forced=zero_B,
