@@ -72,6 +72,9 @@ def resolve(config: Config) -> Config:
   if config.reward.kl_target and not config.policy.kl_coefficient:
     raise InputError('--reward.kl_target adapts --policy.kl_coefficient by factors, and nothing '
                      'comes of 0: give a coefficient to begin with.')
+  if config.rl.method == 'expert' and config.policy != PolicyConfig():
+    raise InputError('--rl.method=expert repeats right answers as they are, and the --policy flags '
+                     'say nothing to it: leave them out, or give --rl.method=policy.')
   if config.rl.method == 'policy' and config.rl.group < 2:
     raise InputError(f'--rl.group={config.rl.group}: advantages compare the completions of one '
                      'prompt: give at least 2.')

@@ -258,6 +258,8 @@ def test_reward_models_are_asked_and_must_have_the_tokenizer(make, judge, monkey
     (dict(reward=RewardConfig(kl_target=1.0), policy=PolicyConfig(kl='reward', kl_coefficient=0.0)),
      'nothing comes of 0'),
     (dict(rl=dict(prompts=16, group=1), fit=dict(batch_size=16)), '--rl.group=1: advantages'),
+    (dict(rl=dict(method='expert', choose='all'), policy=PolicyConfig(clip_high=0.3)),
+     'the --policy flags say nothing to it'),
     (dict(reward=RewardConfig(('nowhere',))), 'nowhere holds no finished reward model'),
     (dict(task='aples'), 'aples is no task: give affine, apples')])
 def test_bad_input_in_one_sentence(make, changes, words):
