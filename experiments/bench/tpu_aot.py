@@ -148,7 +148,7 @@ def decoding(model: ModelConfig, mesh: Any, rows: int) -> jax.stages.Lowered:
   slots = jax.tree.map(place, jax.eval_shape(lambda: engine._empty(length=model.context)))
   ids = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=mesh_lib.sharding(mesh))
   with mesh_lib.use(mesh):
-    return engine._decode.lower(params, slots, ids, ids, truncate=False)
+    return engine._decode.lower(params, slots, ids, truncate=False)
 
 
 class Collective(NamedTuple):

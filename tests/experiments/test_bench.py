@@ -11,7 +11,7 @@ import pytest
 
 from experiments.bench import (
     attention, checkpoint, decode, rollouts, tokens, tpu_aot, train, xla_flags)
-from nanollm_jax import InputError
+from nanollm_jax import InputError, mesh as mesh_lib
 from nanollm_jax.model import transformer
 from nanollm_jax.model.config import ModelConfig
 from nanollm_jax.objectives import language
@@ -219,6 +219,13 @@ def test_collectives_of_a_program_by_hand():
       tpu_aot.Collective('reduce-scatter', 5 * 64 * 8 * 4 * 3 / 4, False),
       tpu_aot.Collective('all-gather', 5 * 8 * 4 * 2 * 3 / 4, True),  # two parts of one chain
       tpu_aot.Collective('all-reduce', 2 * (2 * 4 + 6) / 2, False)])
+
+
+@pytest.mark.parametrize('part', [tpu_aot.training_step, tpu_aot.decoding])
+def test_what_is_compiled_ahead_of_time_is_traced_without_a_tpu(part):
+  mesh = mesh_lib.make(mesh_lib.MeshConfig(fsdp=2, tensor=2), jax.devices()[:4])
+  lowered = part(tpu_aot.model_of('toy', tpu_aot.BenchConfig(attention='xla')), mesh, 4)
+  assert 'num_partitions = 4' in lowered.as_text()
 
 
 @pytest.mark.slow
