@@ -1,6 +1,7 @@
 """The claims about tokens to think, tools and letters: what arms learn, and how it is counted."""
 
 import collections
+import re
 
 import pytest
 
@@ -35,23 +36,40 @@ def test_the_vocabulary_is_learned_from_tool_calls_too(tmp_path):
 
 
 def test_each_group_of_dots_is_one_token(tmp_path):
-  arms = [count_dots.rows_of_dots(8, style) for style in ('direct', 'steps')]
-  folder = arm.vocabulary(tmp_path, [one for task in arms for one in arm.taught(task, 2000)], 319)
+  task = count_dots.rows_of_dots(4, 'direct', '')
+  folder = arm.vocabulary(tmp_path, arm.taught(task, 4000), 319)
   words = tokenizer_lib.load(f'{folder}/tokenizer.json')
   assert {len(words.encode(' ' + '.' * dots)) for dots in range(1, 10)} == {1}
+  assert len(words.encode(' . . .')) == 3
 
 
-@pytest.mark.parametrize('style', ['direct', 'steps', 'tool'])
-def test_rows_of_dots_are_counted_right(style):
-  task = count_dots.rows_of_dots(8, style)
-  for index in range(50):
+@pytest.mark.parametrize('style, between', [('direct', ''), ('direct', ' '), ('tool', '')])
+def test_rows_of_dots_are_counted_right(style, between):
+  task, kinds = count_dots.rows_of_dots(4, style, between), set()
+  for index in range(60):
     example = task.example(index, 'test')
     content = task.solve(example)
-    assert example.question.count('.') == example.steps.count('.') == int(example.answer)
-    assert int(example.kind) == len(example.question.split('? ')[1].split()) in range(3, 9)
-    assert eval(example.code) == int(example.answer)
+    groups = [len(one.replace(' ', '')) for one in re.findall('[.](?:[. ]*[.])?', example.question)]
+    assert sum(groups) == eval(example.code) == int(example.answer)
+    assert int(example.kind) == sum(one in count_dots.UNCOUNTED for one in groups)
+    assert (example.kind == '0') == (index % 2 == 0) and 2 <= len(groups) <= 4
+    kinds.add(example.kind)
     text = content if isinstance(content, str) else content[-1]['text']
     assert task.grade(example, text).score == 1
+  assert {'0', '1', '2'} <= kinds
+
+
+def test_what_is_asked_was_only_repeated_in_training():
+  task = count_dots.rows_of_dots(4, 'direct', '')
+  counted, repeated = set(), set()
+  for index in range(400):
+    example = task.example(index, 'train')
+    question, row = example.question.split(':' if index % 3 else '?')
+    assert question == ('Say this again' if index % 3 else 'How many dots are here')
+    (repeated if index % 3 else counted).update(map(len, re.findall('[.]+', row)))
+    if index % 3:
+      assert task.solve(example) == f'Answer: {row}.' and eval(example.code) == row
+  assert repeated == set(range(1, 10)) and counted == repeated - set(count_dots.UNCOUNTED)
 
 
 def test_words_are_joined_from_two():

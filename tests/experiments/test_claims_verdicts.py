@@ -43,8 +43,8 @@ def concluded(monkeypatch, tmp_path):
 @pytest.mark.parametrize('module, good, otherwise', [
     (calculator, {'mental': .1, 'python': 1},
      [{'mental': 1, 'python': .1}, {'mental': 1}, {'python': .5}]),
-    (count_dots, {'at once': .1, 'counting along': 1, 'Python': .99},
-     [{'at once': 1, 'counting along': .1}, {'at once': .5}, {'counting along': .5},
+    (count_dots, {'dots in tokens': .1, 'dots apart': 1, 'Python': .99},
+     [{'dots in tokens': 1, 'dots apart': .1}, {'dots in tokens': .5}, {'dots apart': .5},
       {'Python': .5}]),
     (think_tokens, {'8 of 8': 1, '4 of 8': .5, '2 of 8': .2, '1 of 8': .1, '8 dots': .1},
      [{'8 of 8': .1, '1 of 8': 1}, {'8 of 8': .8}, {'1 of 8': .5}, {'8 dots': .5}]),
