@@ -33,19 +33,20 @@ MODELS = pathlib.Path(__file__).parents[1] / 'configs' / 'model'
 
 
 class Topology(NamedTuple):
-  """What libtpu calls a slice; of a device GB of memory and bytes/s that leave it over all links.
+  """What libtpu calls a slice; of a chip GB of memory and bytes/s that leave it over all links.
 
-  A device is a chip; but one of a chip's two cores where libtpu shows these (v4, `share` 1/2).
+  `cores`: how libtpu takes a chip's cores; a device is to be a whole chip.
   """
   name: str
   memory_gb: float
   links: float
-  share: float = 1.0
+  cores: str = 'default'
 
 
 # By Google's names, which count cores where a chip has two (v4, v5p). Data sheets, one direction.
 TOPOLOGIES = {
-    'v4-8': Topology('v4:2x2x1', 16, 1.35e11, 0.5), 'v4-16': Topology('v4:2x2x2', 16, 1.35e11, 0.5),
+    'v4-8': Topology('v4:2x2x1', 32, 2.7e11, 'megacore'),
+    'v4-16': Topology('v4:2x2x2', 32, 2.7e11, 'megacore'),
     'v5e-4': Topology('v5e:2x2', 16, 1.8e11), 'v5e-16': Topology('v5e:4x4', 16, 1.8e11),
     'v5e-256': Topology('v5e:16x16', 16, 1.8e11), 'v5p-16': Topology('v5p:2x2x2', 95, 5.4e11),
     'v5p-32': Topology('v5p:2x2x4', 95, 5.4e11), 'v6e-16': Topology('v6e:4x4', 32, 3.6e11)}
@@ -234,7 +235,8 @@ def compile_one(name: str, topology: str, part: str, config: BenchConfig) -> dic
   """Compiles one step of one model for one topology; returns its row of numbers."""
   from jax.experimental import topologies
   about, model = TOPOLOGIES[topology], model_of(name, config)
-  devices = topologies.get_topology_desc(platform='tpu', topology_name=about.name).devices
+  devices = topologies.get_topology_desc(
+      platform='tpu', topology_name=about.name, chip_config_name=about.cores).devices
   inner = config.fsdp or min(16, len(devices) // config.tensor)
   mesh = mesh_lib.make(mesh_lib.MeshConfig(fsdp=inner, tensor=config.tensor), devices)
   mesh_lib.check(mesh, len(devices), 1, model_lib.sharded_sizes(model))
@@ -276,8 +278,7 @@ def estimate(model: ModelConfig, part: str, rows: int, devices: int, kind: str, 
   Arithmetic or the reading of what is held, the longer of the two; what is sent beside it counts
   where it is longer; what is sent alone counts whole. All links of a device are taken as busy.
   """
-  flops, bandwidth = (peak * about.share for peak in next(
-      peaks for name, peaks in metrics.PEAKS.items() if name in kind))
+  flops, bandwidth = next(peaks for name, peaks in metrics.PEAKS.items() if name in kind)
   tokens = rows * (model.context if part == 'train' else CHUNK)
   useful = tokens * model_lib.flops_per_token(model) / (1 if part == 'train' else 3)
   again = 4 / 3 if part == 'train' and model.remat == 'full' else 1
