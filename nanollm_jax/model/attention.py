@@ -127,8 +127,8 @@ def attention_to_cache(q_BTNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array,
                        index_BT: jax.Array) -> jax.Array:
   """As `attention`, of the query at [b, t] to the slots 0 .. index_BT[b, t] of a cache.
 
-  Queries that share keys are the rows of one product, M of them: left as two axes, XLA's CPU
-  transposes what the cache is multiplied to, in twice the time of the whole step.
+  Queries that share keys are the rows of one product, M of them: as two axes, XLA's CPU writes
+  the scores transposed, and a step of decoding takes more than twice as long.
   """
   B, T, N, H = q_BTNH.shape
   K, S = k_BKHS.shape[1], k_BKHS.shape[3]
