@@ -63,9 +63,10 @@ def main(config: Config) -> None:
       claim='a model cannot count what its tokens hide; it can where it sees each, or asks Python',
       rows=rows,
       number=f'{in_tokens:.0%} right in tokens, {apart:.0%} with dots apart, {tool:.0%} with Python',
-      expected='under 20% in tokens, over 95% with dots apart, over 95% with Python',
-      holds=in_tokens < 0.2 and min(apart, tool) > 0.95,
-      otherwise='more --recipe.steps where it fails with dots apart or Python',
+      expected='under 20% in tokens (over 90% where all were counted), over 95% with dots apart, '
+      'over 95% with Python',
+      holds=in_tokens < 0.2 and min(apart, tool) > 0.95 and rows[0]['all counted'] > 0.9,
+      otherwise='more --recipe.steps where it fails with dots apart, Python or all counted',
       picture=dict(title='Counting dots', series=series, ylabel='share right',
                    xlabel='groups in a row that were never counted'))
 

@@ -43,9 +43,6 @@ def concluded(monkeypatch, tmp_path):
 @pytest.mark.parametrize('module, good, otherwise', [
     (calculator, {'mental': .1, 'python': 1},
      [{'mental': 1, 'python': .1}, {'mental': 1}, {'python': .5}]),
-    (count_dots, {'dots in tokens': .1, 'dots apart': 1, 'Python': .99},
-     [{'dots in tokens': 1, 'dots apart': .1}, {'dots in tokens': .5}, {'dots apart': .5},
-      {'Python': .5}]),
     (think_tokens, {'8 of 8': 1, '4 of 8': .5, '2 of 8': .2, '1 of 8': .1, '8 dots': .1},
      [{'8 of 8': .1, '1 of 8': 1}, {'8 of 8': .8}, {'1 of 8': .5}, {'8 dots': .5}]),
     (answer_first, {'steps': 1, 'answer_first': .1, 'direct': .1},
@@ -56,6 +53,17 @@ def test_a_claim_holds_as_expected_and_in_no_other_way(concluded, module, good, 
   for shares in ({}, *otherwise):
     rows = {name: graded(share) for name, share in (good | shares).items()}
     assert concluded(module, rows)['holds'] == (not shares), shares
+
+
+def test_dots_are_hidden_only_by_tokens_that_were_never_counted(concluded):
+  def holds(in_tokens=.1, apart=1, tool=.99, counted=1):
+    with_counted = lambda share: graded(share) + graded(counted, kind='0')
+    return concluded(count_dots, {'dots in tokens': with_counted(in_tokens),
+                                  'dots apart': with_counted(apart),
+                                  'Python': with_counted(tool)})['holds']
+  assert holds()
+  assert not holds(in_tokens=.5) and not holds(apart=.5) and not holds(tool=.5)
+  assert not holds(in_tokens=1, apart=.1) and not holds(counted=.5)
 
 
 def test_letters_are_seen_only_where_they_are_spelled(concluded):
