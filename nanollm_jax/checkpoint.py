@@ -185,8 +185,8 @@ def load_params(workdir: str | pathlib.Path, abstract_params: Any, step: int | N
   if not directory.is_dir():
     raise InputError(f'--init_from={workdir} has no checkpoints/: give the workdir of a run that '
                      'has saved one.')
-  context = ocp.Context(pytree_options=ocp.options.PyTreeOptions(
-      loading=ocp.options.PyTreeOptions.Loading(partial_load=True)))
+  context = ocp.Context()
+  context.pytree.loading.partial_load = True
   with context, ocp.training.Checkpointer(directory) as reader:
     if step is None and reader.latest is None:
       raise InputError(f'--init_from={workdir} has no whole checkpoint yet: wait for the first '

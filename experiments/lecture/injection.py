@@ -35,7 +35,7 @@ class Config:
   fuzzed: messages of random scraps of specials and text, which are only rendered.
   """
   workdir: str = 'runs/injection'
-  steps: int = 600
+  steps: int = 1200
   attacks: int = 200
   fuzzed: int = 10_000
 
