@@ -55,19 +55,21 @@ class Transformer(nn.Module):
     std = 0.02 if config.family == 'gpt2' else config.width**-0.5
     table = lambda name, rows, axis, std: self.param(name, nn.with_logical_partitioning(
         nn.initializers.normal(std), (axis, 'width')), (rows, config.width), jnp.float32)
-    embedding_VD = table('embedding', config.vocabulary, 'vocabulary', std).astype(config.dtype)
-    x_BTD = embedding_VD[tokens_BT]
+    # Rows are taken before the cast: so the gradients of a row that is taken often add up in
+    # float32. In bfloat16 a sum stops growing at about 256 times what is added to it.
+    embedding_VD = table('embedding', config.vocabulary, 'vocabulary', std)
+    x_BTD = embedding_VD[tokens_BT].astype(config.dtype)
     angles = None
     if config.positions == 'rope':
       angles = rotary(positions_BT, config)
     else:
-      x_BTD += table('positions', config.context, None, 0.01).astype(config.dtype)[positions_BT]
+      x_BTD += table('positions', config.context, None, 0.01)[positions_BT].astype(config.dtype)
     x_BTD = nn.with_logical_constraint(x_BTD, ('batch', 'time', None))
     x_BTD, cache = self._layers(x_BTD, (positions_BT, angles, segment_ids_BT), cache, causal)
     hidden_BTD = Norm(config, name='norm')(x_BTD)
     head_VD = embedding_VD if config.tied else table(
-        'head', config.vocabulary, 'vocabulary', config.width**-0.5).astype(config.dtype)
-    return Output(hidden_BTD, head_VD, cache)
+        'head', config.vocabulary, 'vocabulary', config.width**-0.5)
+    return Output(hidden_BTD, head_VD.astype(config.dtype), cache)
 
   def _layers(self, x_BTD, shared, cache, causal: bool):
     config = self.config
