@@ -72,8 +72,8 @@ def model_from(init_from: str, given: ModelConfig) -> ModelConfig:
   Raises InputError where another field is given and differs: its shape cannot be changed.
   """
   model = model_of(init_from)
-  changed = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)
-             if getattr(given, field.name) not in (field.default, getattr(model, field.name))}
+  changed = {name: value for name, value in dataclasses.asdict(given).items()
+             if value not in (None, getattr(model, name))}
   fixed = set(changed) - set(FREE) | ({'context'} if model.positions == 'learned' else set())
   if wrong := sorted(fixed & set(changed)):
     raise InputError(f'--model.{wrong[0]}={changed[wrong[0]]} differs from the model in '
@@ -91,10 +91,16 @@ def with_sharding(shapes: Any, shardings: Any) -> Any:
 def begin(config: Any, tokenizer: Tokenizer, extra: dict[str, Any]) -> None:
   """Writes run.flags, tokenizer.json and environment.json, or checks them against a run there.
 
-  Raises InputError where the workdir holds a run with other flags or another tokenizer.
+  Raises InputError where the workdir holds a run of another stage, with other flags or another
+  tokenizer.
   """
   folder = pathlib.Path(config.workdir)
   if (folder / 'checkpoints').is_dir() and any((folder / 'checkpoints').iterdir()):
+    about = folder / 'environment.json'
+    stage = json.loads(about.read_text()).get('stage') if about.exists() else extra['stage']
+    if stage != extra['stage']:
+      raise InputError(f'--workdir={folder} holds a run of another stage, {stage}: give another '
+                       '--workdir.')
     before = flags.parse(config, (folder / 'run.flags').read_text())
     changed = [(name, old, new) for (name, _, new, _), (_, _, old, _) in
                zip(flags.leaves(config), flags.leaves(before))
@@ -107,6 +113,6 @@ def begin(config: Any, tokenizer: Tokenizer, extra: dict[str, Any]) -> None:
       raise InputError(f'--workdir={folder} was trained with another tokenizer: give that one, or '
                        'another --workdir to begin anew.')
   if jax.process_index() == 0:
-    flags.save(config, folder)
+    flags.save(config, folder, trains=True)
     tokenizer.save(folder / 'tokenizer.json')
     (folder / 'environment.json').write_text(json.dumps(metrics.environment() | extra, indent=1))

@@ -17,14 +17,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     'gpt2': dict(norm='layer', positions='learned', activation='gelu', bias=True, qk_norm=False,
                  tied=True, rope_theta=1e4, norm_eps=1e-5),
 }
+DEFAULTS = dict(depth=4, context=256, dtype='float32', scan=False, remat='none', attention='auto')
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """A decoder-only Transformer. Fields left unset follow from the dial and the family.
 
-  family: qwen3 (default), llama or gpt2: sets every architecture field that is left unset.
-  depth: layers; the one dial from which the other sizes follow.
+  family: qwen3, llama or gpt2: sets every architecture field that is left unset; unset means qwen3.
+  depth: layers; the one dial from which the other sizes follow; unset means 4.
   width: residual width D; unset means 64 x depth.
   heads: query heads N; unset means width / head_size.
   key_heads: key-value heads K; unset means as many as heads.
@@ -40,16 +41,17 @@ class ModelConfig:
   tied: use the embedding as the output head too.
   rope_theta: base of the rotary frequencies.
   norm_eps: epsilon inside the norms.
-  dtype: compute dtype; parameters are always float32.
+  dtype: compute dtype, float32 (which unset means) or bfloat16; parameters are always float32.
   scan: one lax.scan over stacked layers instead of unrolled layers (compiles faster from
-    about 12 layers up; unrolled is 1.1 to 2 times faster on CPU).
-  remat: what to recompute in the backward pass: none, dots (keep matrix products) or full.
-  attention: what runs attention in training: auto (by platform), xla (the reference), cudnn,
-    cudnn_packed (Hopper and newer) or splash (TPU).
+    about 12 layers up; unrolled is 1.1 to 2 times faster on CPU); unset means unrolled.
+  remat: what to recompute in the backward pass: none (which unset means), dots (keep matrix
+    products) or full.
+  attention: what runs attention in training: auto (by platform, which unset means), xla (the
+    reference), cudnn, cudnn_packed (Hopper and newer) or splash (TPU).
   """
 
-  family: Literal['qwen3', 'llama', 'gpt2'] = 'qwen3'
-  depth: int = 4
+  family: Literal['qwen3', 'llama', 'gpt2'] | None = None
+  depth: int | None = None
   width: int | None = None
   heads: int | None = None
   key_heads: int | None = None
@@ -65,10 +67,10 @@ class ModelConfig:
   tied: bool | None = None
   rope_theta: float | None = None
   norm_eps: float | None = None
-  dtype: Literal['float32', 'bfloat16'] = 'float32'
-  scan: bool = False
-  remat: Literal['none', 'dots', 'full'] = 'none'
-  attention: Literal['auto', 'xla', 'cudnn', 'cudnn_packed', 'splash'] = 'auto'
+  dtype: Literal['float32', 'bfloat16'] | None = None
+  scan: bool | None = None
+  remat: Literal['none', 'dots', 'full'] | None = None
+  attention: Literal['auto', 'xla', 'cudnn', 'cudnn_packed', 'splash'] | None = None
 
   def __post_init__(self):
     for name in ('depth', 'width', 'heads', 'key_heads', 'head_size', 'mlp', 'vocabulary',
@@ -83,10 +85,11 @@ class ModelConfig:
 
   def resolve(self, vocabulary: int | None = None) -> 'ModelConfig':
     """Returns the config with every field set; `vocabulary` is the tokenizer's size."""
-    family = FAMILIES[self.family].items()
+    family = self.family or 'qwen3'
+    follows = DEFAULTS | FAMILIES[family] | dict(family=family)
     config = dataclasses.replace(
-        self, **{name: value for name, value in family if getattr(self, name) is None})
-    width = self.width or 64 * self.depth
+        self, **{name: value for name, value in follows.items() if getattr(self, name) is None})
+    width = self.width or 64 * config.depth
     head_size = self.head_size or (width // self.heads if self.heads else min(64, width))
     heads = self.heads or max(1, width // head_size)
     key_heads = self.key_heads or heads
@@ -104,7 +107,7 @@ class ModelConfig:
                        'entries): leave the flag out, or give at least that many.')
     return dataclasses.replace(
         config, width=width, heads=heads, key_heads=key_heads, head_size=head_size, mlp=mlp,
-        vocabulary=size, context=self.context or 256)
+        vocabulary=size)
 
   def exportable_as(self) -> tuple[str | None, list[str]]:
     """The format that holds this architecture unchanged, or None and the fields in its way."""
