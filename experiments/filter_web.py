@@ -129,8 +129,9 @@ def main(config: Config) -> None:
     return
   (root / 'funnel.json').unlink(missing_ok=True)
   for name in ('documents', 'dropped'):
-    shutil.rmtree(root / name, ignore_errors=True)
-    (root / name).mkdir(parents=True)
+    (root / name).mkdir(parents=True, exist_ok=True)
+    for path in (root / name).glob('*.parquet*'):
+      path.unlink()
   (root / 'shards').mkdir(exist_ok=True)
   begun = time.monotonic()
   counts = (on_cluster if config.ray else on_machine)(config, shards)

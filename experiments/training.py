@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from typing import Any, Callable, Iterable
 
 import jax
@@ -28,7 +29,7 @@ class Run:
   def __init__(self, stage: str, config: Any, tokenizer: Any, *,
                beside: transformer.Params | None = None, tokens: int = 0):
     fit = config.fit
-    self.stage, self.config = stage, config
+    self.stage, self.config, self._tokenizer = stage, config, tokenizer
     self._beside, self._tokens = beside or {}, tokens or config.model.context
     self.mesh = mesh_lib.make(config.mesh)
     mesh_lib.check(self.mesh, fit.batch_size, fit.microbatches,
@@ -54,15 +55,21 @@ class Run:
     """Makes the state: from our newest checkpoint, else --init_from prepared, else fresh."""
     config = self.config
     with mesh_lib.use(self.mesh):
-      self.state, self._shardings = fresh(config, self.mesh, self._optimizer, self._beside)
-      if self.checkpoints.latest() is not None:
-        target = workdir.with_sharding(self.state, self._shardings)
-        self.state, position = self.checkpoints.restore(target)
+      build, key = functools.partial(first_state, config, self._optimizer, self._beside), (
+          jax.random.key(config.fit.seed))
+      shapes = jax.eval_shape(build, key)
+      self._shardings = mesh_lib.like_params(shapes, mesh_lib.tree_sharding(
+          self.mesh, transformer.logical_axes(config.model)), self.mesh)
+      if self.checkpoints.latest() is not None:  # nothing is born: two states may not fit
+        self.state, position = self.checkpoints.restore(
+            workdir.with_sharding(shapes, self._shardings))
         if position is not None:
           batches.set_state(position)
-      elif config.init_from:
-        loaded = prepare(_loaded(config, self.mesh))
-        self.state = self.state._replace(params=self.state.params | loaded)
+      else:
+        self.state = mesh_lib.born(self.mesh, build, self._shardings, key)
+        if config.init_from:
+          loaded = prepare(_loaded(config, self.mesh, self._tokenizer))
+          self.state = self.state._replace(params=self.state.params | loaded)
     tokens = config.fit.batch_size * self._tokens
     self.log = metrics.Log(
         config.workdir, from_step=int(self.state.step), steps=config.fit.steps,
@@ -85,6 +92,9 @@ class Run:
       say(attention.announce(model, fit.batch_size // fit.microbatches))
     say(f'mesh {dict(self.mesh.shape)} on {jax.devices()[0].device_kind}'
         + (f'; goes on from step {step}' if step else ''))
+    if step >= fit.steps:
+      say(f'--workdir={self.config.workdir} is at step {step:,} of {fit.steps:,} already: raise '
+          '--fit.steps to train on, or give another --workdir to begin anew')
 
   def validation(self, objective: Any, source: Any, name: str = 'validation') -> loop.Hook:
     """A hook that measures every metric of an objective on held-out rows."""
@@ -120,6 +130,8 @@ def finetuned(config: Any, elements: float, *, batch_size: int, rate: float) -> 
   """Fills in what is unset: the batch, the steps of --epochs over so many elements of a batch, and
   the learning rate, `rate` times that of pretraining at this width."""
   fit, peak = config.fit, config.optim.learning_rate
+  if not 0 < config.epochs < math.inf:
+    raise InputError(f'--epochs={config.epochs}: give a number above 0.')
   batch_size = fit.batch_size or batch_size
   steps = fit.steps or max(1, round(config.epochs * elements / batch_size))
   peak = rate * optim.default_learning_rate(config.model.width) if peak is None else peak
@@ -128,22 +140,19 @@ def finetuned(config: Any, elements: float, *, batch_size: int, rate: float) -> 
       optim=dataclasses.replace(config.optim, learning_rate=peak))
 
 
-def fresh(config: Any, mesh: Any, optimizer: Any,
-          beside: transformer.Params | None = None) -> tuple[Any, Any]:
-  """The first state, born sharded, and its shardings; what is `beside` the model is replicated."""
-  param_shardings = mesh_lib.tree_sharding(mesh, transformer.logical_axes(config.model))
-  def build(key):
-    params_key, key = jax.random.split(key)
-    params = transformer.init(config.model, params_key) | (beside or {})
-    return state_lib.create(params, optimizer, key)
-  key = jax.random.key(config.fit.seed)
-  shardings = mesh_lib.like_params(jax.eval_shape(build, key), param_shardings, mesh)
-  return mesh_lib.born(mesh, build, shardings, key), shardings
+def first_state(config: Any, optimizer: Any, beside: transformer.Params, key: jax.Array) -> Any:
+  """The state before the first step, with what is `beside` the model among its parameters."""
+  params_key, key = jax.random.split(key)
+  params = transformer.init(config.model, params_key) | beside
+  return state_lib.create(params, optimizer, key)
 
 
-def _loaded(config: Any, mesh: Any) -> Any:
-  """The parameters of --init_from, which must have our shape."""
+def _loaded(config: Any, mesh: Any, tokenizer: Any) -> Any:
+  """The parameters of --init_from, which must have our shape and our tokenizer."""
   opened = workdir.open_model(config.init_from, mesh)
+  if opened.tokenizer.fingerprint != tokenizer.fingerprint:
+    raise InputError(f'--init_from={config.init_from} was trained with another tokenizer: give '
+                     f'--tokenizer={config.init_from}.')
   free = {name: getattr(opened.model, name) for name in workdir.FREE
           if name != 'context' or opened.model.positions == 'rope'}
   if opened.model != dataclasses.replace(config.model, **free):

@@ -128,13 +128,16 @@ def to_text(config: Any) -> str:
   return '\n'.join(filter(None, lines)) + '\n'
 
 
-def save(config: Any, workdir: str | pathlib.Path) -> None:
+def save(config: Any, workdir: str | pathlib.Path, *, trains: bool = False) -> None:
   """Writes the resolved config as `run.flags` into the workdir, which is made if missing.
 
-  Raises InputError where the workdir cannot be written.
+  Raises InputError where the workdir cannot be written, or where it holds a trained model and the
+  stage is not one that `trains`.
   """
+  path = pathlib.Path(workdir)
+  if not trains and (path / 'checkpoints').is_dir():
+    raise InputError(f'--workdir={path} holds a trained model: give another --workdir.')
   try:
-    path = pathlib.Path(workdir)
     path.mkdir(parents=True, exist_ok=True)
     (path / 'run.flags.partial').write_text(to_text(config))  # a full disk leaves the old one
     (path / 'run.flags.partial').replace(path / 'run.flags')

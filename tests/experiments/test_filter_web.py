@@ -118,7 +118,11 @@ def test_workers_and_a_kill_change_nothing(done):
   os.kill(child.pid, signal.SIGKILL)
   child.wait()
   assert not (root / 'killed' / 'funnel.json').exists()
+  own = root / 'killed' / 'documents' / 'thesis.txt'
+  own.write_text('mine')  # all such files went with the folder
   subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+  assert own.read_text() == 'mine'
+  own.unlink()
   assert output(root / 'killed') == output(root / 'out')
 
 
