@@ -17,8 +17,9 @@ def train_step(state: State, batch: dict[str, jax.Array], *, objective: Objectiv
                microbatches: int = 1) -> tuple[State, dict[str, jax.Array]]:
   """One update: gradients added up over microbatches, divided by their global weight.
 
-  An update whose loss or gradient is not finite is left out and counted; the step still counts,
-  so that data and keys go on.
+  An update whose loss or gradient is not finite is left out and counted; so, uncounted, is one of
+  a batch without weight, for momentum alone would move the model. The step still counts, so that
+  data and keys go on.
 
   Args:
     state: the state, donated by the caller.
@@ -39,7 +40,8 @@ def train_step(state: State, batch: dict[str, jax.Array], *, objective: Objectiv
   finite = jnp.isfinite(grad_norm) & jnp.isfinite(terms.loss)
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+  learns = finite & (terms.weight > 0)
+  keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(learns, new, old))
   missed = 1 - finite.astype(jnp.int32)
   state = State(state.step + 1, keep(params, state.params), keep(opt_state, state.opt_state),
                 state.key, state.skipped + missed, (state.streak + 1) * missed)

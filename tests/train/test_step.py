@@ -91,6 +91,20 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted():
   assert metrics['streak'] == 0 and metrics['skipped'] == 2 and healed.params['w'] < 1
 
 
+def test_momentum_moves_nothing_where_a_batch_teaches_nothing():
+  """Such as one of practice without a right answer."""
+  def objective(weights, data, key):
+    loss = (weights['w'] * data['weight']).sum()
+    return language.Terms(loss, data['weight'].sum(), {'loss': (loss, data['weight'].sum())})
+  optimizer = optax.adam(0.1)
+  run = jax.jit(functools.partial(train_step, objective=objective, optimizer=optimizer))
+  once, _ = run(state_lib.create({'w': jnp.array(1.0)}, optimizer, KEY), {'weight': jnp.ones(2)})
+  after, metrics = run(once, {'weight': jnp.zeros(2)})
+  assert once.params['w'] < 1 and (metrics['skipped'], metrics['streak'], after.step) == (0, 0, 2)
+  jax.tree.map(np.testing.assert_array_equal, (once.params, once.opt_state),
+               (after.params, after.opt_state))
+
+
 @pytest.mark.parametrize('scan', (pytest.param(False, marks=pytest.mark.slow), True))
 def test_muon_takes_the_matrices_of_the_blocks_and_nothing_else(scan):
   """The trap: by number of dimensions, stacked norms look like matrices, stacked kernels do not."""
