@@ -38,6 +38,7 @@ SMALLEST_CACHE = 64  # positions; a step reads all of them, so the cache grows w
 LONGEST_CALL = 128  # tokens of a question to a tool
 LONGEST_FORCED = 256  # tokens of its answer; what is over is cut
 MOST_CALLS = 8  # of one row
+MOST_PREFILLED = 2**15  # positions of prompts at one time, whose scores are all in memory
 NARROWEST_LANE = 8  # slots
 MOST_STOPS = 8  # ids that may end a row
 
@@ -62,6 +63,8 @@ class Sampling:
   stop: tuple[int, ...] = ()
 
   def __post_init__(self):
+    if any(not 0 <= token < 2**31 for token in self.stop):
+      raise InputError(f'--sample.stop={",".join(map(str, self.stop))}: give ids of tokens.')
     if (self.max_tokens < 1 or not 0 <= self.temperature < float('inf')
         or not 0 <= self.top_k < 2**31 or not 0 < self.top_p <= 1):
       raise InputError(f'--sample.max_tokens={self.max_tokens} (at least 1), --sample.temperature='
@@ -222,7 +225,7 @@ class Engine:
         if not waiting:
           state, rows = self._narrowed(state, rows)
         free = [slot for slot in range(state.left_B.size) if slot not in rows]
-        group = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
+        group = _next(waiting, len(free))
         if group:
           rows |= {slot: _Row(index, len(prompt), left, self._stop + sampling.stop)
                    for slot, (index, prompt, left, sampling) in zip(free, group)}
@@ -322,6 +325,19 @@ class Engine:
       fields['stop'][slot, :len(stop)] = stop
     return self._prefill(params, state, tokens_RP, length_R, source_B, fields, ends,
                          truncate=truncate)
+
+
+def _next(waiting: list[tuple], room: int) -> list[tuple]:
+  """Takes from the end of the requests those that are prefilled together, `room` at most."""
+  group, prompts, longest = [], set(), 0
+  while waiting and len(group) < room:
+    prompt = waiting[-1][1]
+    prompts.add(prompt)
+    longest = max(longest, len(prompt))
+    if group and len(prompts) * longest > MOST_PREFILLED:
+      break
+    group.append(waiting.pop())
+  return group
 
 
 def _together(runs: Sequence[Iterator]) -> Iterator:

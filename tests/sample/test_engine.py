@@ -91,6 +91,20 @@ def test_a_cache_that_grows_changes_nothing(monkeypatch):
   assert engine._resize._cache_size() == 2  # 16, 24, 32
 
 
+def test_prompts_are_prefilled_in_parts_that_fit_memory(monkeypatch):
+  """Different prompts count, by the longest of them; the same one over is prefilled once."""
+  prompts = [[seed % 64] * 9 for seed in range(6)] + [[7] * 12] * 4
+  each = [Sampling(max_tokens=3, seed=seed) for seed in range(10)]
+  expected = engine_of(10).generate(PARAMS, prompts, each)
+  monkeypatch.setattr(engine_lib, 'MOST_PREFILLED', 30)
+  engine, seen = Engine(CONFIG, STOP, slots=10, chunk=5, lanes=1), []
+  prefill = engine._prefill
+  engine._prefill = lambda *args, **named: (seen.append(args[2].shape[0]), prefill(*args, **named))[1]
+  assert [one.ids for one in engine.generate(PARAMS, prompts, each)] == [
+      one.ids for one in expected]
+  assert seen == [4, 4, 1]  # 3, 3 and 1, as powers of two
+
+
 def test_the_last_rows_move_together_and_change_nothing(monkeypatch):
   """Rows of unequal length, of which some wait for tools while the slots are halved."""
   plain = engine_of(8).generate(PARAMS, PROMPTS, HOT)
