@@ -97,6 +97,8 @@ def main(config: Config) -> None:
   if not (config.core or config.documents or config.tasks):
     raise InputError('nothing to evaluate: give --core, --documents or --tasks.')
   asked, core_asked = list(map(task_of, config.tasks)), core_tasks(config.core)
+  if not (config.documents or asked or core_asked):
+    raise InputError(f'--core={",".join(config.core)}: no file of it is a task of CORE.')
   tools = tools_of(config.tools)
   opened = workdir.open_model(config.init_from, step=config.step)
   folder = pathlib.Path(config.init_from)
@@ -187,7 +189,7 @@ def of_tasks(config: Config, asked: Sequence[tasks.Task], tools: dict[str, Calla
 def task_of(name: str, split: str = 'test') -> tasks.Task:
   """A task by its name, NAME or NAME:DIFFICULTY; one over rows as NAME:FILE.
 
-  All rows are of `split`; '' divides them by hash.
+  All rows are of `split`; '' divides them by hash, and takes those of a world's training questions.
   """
   kind, _, detail = name.partition(':')
   drawn = {make.__name__: make for make in (
@@ -199,7 +201,7 @@ def task_of(name: str, split: str = 'test') -> tasks.Task:
     case 'choice', True:
       return tasks.choice(tasks.read_rows(detail), split)
     case 'knowledge', True:
-      return tasks.knowledge(_asked(tasks.read_rows(detail)), split)
+      return tasks.knowledge(_asked(tasks.read_rows(detail), split or 'train'), split)
     case _, False if kind in drawn:
       return drawn[kind]()
     case _, True if kind in drawn and detail.isdecimal():
@@ -209,10 +211,10 @@ def task_of(name: str, split: str = 'test') -> tasks.Task:
                    'rows behind a colon.')
 
 
-def _asked(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-  """Of a world's questions those that have an answer and that no conversation told."""
+def _asked(rows: Iterable[dict[str, Any]], split: str) -> Iterator[dict[str, Any]]:
+  """Of a world's questions those of a split that have an answer; no conversation told 'test'."""
   for row in rows:
-    if row.get('answer') and row.get('split', 'test') == 'test':
+    if row.get('answer') and row.get('split', split) == split:
       yield {'relation': row.get('attribute'), **row}
 
 

@@ -40,19 +40,25 @@ def facts_of(rows: Iterable[dict], held_out: bool = False) -> list[Fact]:
 
 def fact_of(row: dict) -> Fact:
   """A row {question, answer, aliases?, attribute? or relation?, stratum?, form?, snippet?}."""
-  if not isinstance(row.get('question'), str) or not isinstance(row.get('answer'), str):
-    raise InputError(f'the row {json.dumps(row)[:80]} needs texts as question and answer.')
+  aliases = row.get('aliases') or []
+  texts = [row.get('question'), row.get('answer'), row.get('snippet', '')]
+  if not isinstance(aliases, list) or not all(isinstance(one, str) for one in (*texts, *aliases)):
+    raise InputError(f'the row {json.dumps(row)[:80]} needs texts as question, answer and snippet, '
+                     'and a list of texts as aliases.')
   told = row.get('snippet_answer', row['answer']) == row['answer']  # else the snippet contradicts
   group = row.get('stratum', '')
-  return Fact(row['question'], row['answer'], tuple(row.get('aliases', ())),
+  return Fact(row['question'], row['answer'], tuple(aliases),
               row.get('attribute') or row.get('relation', ''), row.get('snippet', '') * told,
-              row['form'] if group == 'never_seen' else group, row.get('person', ''))
+              row.get('form', group) if group == 'never_seen' else group, row.get('person', ''))
 
 
 def written(rows: Iterable[dict],
             write: Callable[[Sequence[str]], Iterable[tuple[str, str] | None]]) -> list[Fact]:
   """Facts from rows {text}, of each of which `write` makes a question and its answer, or None."""
-  texts = [row['text'][:_LONGEST] for row in rows if row.get('text') and not row.get('question')]
+  texts = [row['text'] for row in rows if row.get('text') and not row.get('question')]
+  if wrong := [text for text in texts if not isinstance(text, str)]:
+    raise InputError(f'a row has {wrong[0]!r} as its text: give a text.')
+  texts = [text[:_LONGEST] for text in texts]
   return [Fact(*found, snippet=text) for text, found in zip(texts, write(texts)) if found]
 
 

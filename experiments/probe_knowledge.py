@@ -76,6 +76,8 @@ class Probe(NamedTuple):
 
 
 def main(config: Config) -> None:
+  folder = pathlib.Path(config.workdir)
+  flags.save(config, folder)
   opened = workdir.open_model(config.init_from)
   chat = Chat(opened.tokenizer)
   wordings = wordings_of(config.wordings)
@@ -84,7 +86,7 @@ def main(config: Config) -> None:
   if config.judge in ('exact', 'self'):
     judge = exact if config.judge == 'exact' else judge_lib.Itself(opened, chat)
   else:
-    judge = judge_lib.Endpoint(config.judge, config.judge_model)
+    judge = judge_lib.Endpoint(config.judge, config.judge_model, 'JUDGE_API_KEY')
   facts = list(itertools.islice(facts_lib.facts_of(rows), config.limit))
   facts += facts_lib.written(rows[:config.limit], judge.write if isinstance(
       judge, judge_lib.Endpoint) else lambda texts: map(facts_lib.gap, texts))
@@ -92,10 +94,11 @@ def main(config: Config) -> None:
     raise InputError(f'--questions={config.questions} has no question to ask: give rows with '
                      'question and answer, or with a text of several words.')
   asked = Asked(opened, chat)
+  if over := [fact for fact in facts if not asked.fits(fact)]:
+    print(f'left out: {len(over)} questions that are longer than the context of the model.')
+    facts = [fact for fact in facts if asked.fits(fact)]
   probes = probe(config, facts, asked.ask(opened.params, facts, config.sample, config.samples),
                  judge)
-  folder = pathlib.Path(config.workdir)
-  flags.save(config, folder)
   refused, kept = conversations(probes, wordings)
   for name, messages in (('refusals', refused), ('known', kept)):
     (folder / f'{name}.jsonl').write_text(
@@ -104,9 +107,11 @@ def main(config: Config) -> None:
   (folder / 'card.json').write_text(json.dumps(card, indent=1))
   (folder / 'card.md').write_text(written_card(card))
   print(written_card(card))
-  print(f'wrote {len(refused)} refusals.jsonl and {len(kept)} known.jsonl in {folder}: finetune on '
-        f'them with --data.conversations={folder}/refusals.jsonl,{folder}/known.jsonl, and '
-        'conversations of all other kinds.')
+  made = [f'{folder}/{name}.jsonl' for name, rows in (('refusals', refused), ('known', kept))
+          if rows]
+  print(f'wrote {len(refused)} refusals and {len(kept)} known answers in {folder}'
+        + (f': finetune on them with --data.conversations={",".join(made)}, and conversations of '
+           'all other kinds.' if made else ': there is nothing to finetune on.'))
 
 
 def wordings_of(path: str) -> Sequence[str]:
@@ -133,11 +138,18 @@ class Asked:
     self._engine = Engine(opened.model, [chat.end_of_turn, opened.tokenizer.end, *tools],
                           slots=slots)
 
+  def fits(self, fact: Fact) -> bool:
+    """Whether there is room for an answer."""
+    return len(self._prompt(fact)) < self._engine.length
+
+  def _prompt(self, fact: Fact) -> list[int]:
+    return self._chat.prompt([{'role': 'user', 'content': fact.question}])
+
   def ask(self, params: Any, facts: Sequence[Fact], sampling: Sampling,
           samples: int = 1) -> list[list[str]]:
     """What a user sees of several answers to each question; sample s draws with seed + s."""
     each = [dataclasses.replace(sampling, seed=sampling.seed + s) for s in range(samples)]
-    prompts = [self._chat.prompt([{'role': 'user', 'content': fact.question}]) for fact in facts]
+    prompts = list(map(self._prompt, facts))
     made = self._engine.generate(params, [prompt for prompt in prompts for _ in each],
                                  each * len(facts))
     texts = [self._chat.visible(one.ids) for one in made]

@@ -75,7 +75,7 @@ def load(path: str | pathlib.Path) -> list[Task]:
     items[0]
   except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
     raise InputError(f'{path} line {number} is no CORE item ({error}): give {{query, choices, '
-                     'gold}, {context_options, continuation, gold} or {context, continuation}}.'
+                     'gold}, {context_options, continuation, gold} or {context, continuation}.'
                      ) from error
   except (OSError, EOFError, zlib.error) as error:
     raise InputError(f'{path} cannot be read ({error}): give a .jsonl(.gz) file.') from error

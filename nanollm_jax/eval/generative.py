@@ -32,7 +32,8 @@ def evaluate(task: Task, engine: Engine, params: Any, chat: Any, *, examples: in
   Returns:
     name -> Measure, and a row for each answer. Measures: accuracy, also of each kind of problem;
     lenient accuracy where the task has it; shares of answers that are valid and that end by
-    themselves; length in tokens; with several samples pass@k and maj@k, k = 1, 2, 4 .. samples.
+    themselves; length in tokens; with several samples maj@k and, where every answer is right or
+    wrong, pass@k, k = 1, 2, 4 .. samples.
     A question that the engine has no room for is left out; where there are such, too_long is
     their share. InputError where no question is left.
   """
@@ -83,9 +84,11 @@ def _numbers(task: Task, rows: list[dict[str, Any]], samples: int, seed: int) ->
   numbers |= {name: over(name) for name in ('lenient', 'valid', 'finished', 'length')
               if name in rows[0]}
   read = answers.number if task.lenient else str.casefold
+  right_or_wrong = all(row['score'] in (0, 1) for row in rows)
   for k in (1 << i for i in range(samples.bit_length()) if samples > 1):
-    numbers[f'pass@{k}'] = mean([
-        pass_at_k(samples, sum(row['score'] == 1 for row in group), k) for group in questions])
+    if right_or_wrong:
+      numbers[f'pass@{k}'] = mean([
+          pass_at_k(samples, sum(row['score'] == 1 for row in group), k) for group in questions])
     numbers[f'maj@{k}'] = mean([maj_at_k(
         [answers.final(row['completion'], read)[0] if row['valid'] else None for row in group],
         [row['score'] for row in group], k, seed + index) for index, group in enumerate(questions)])

@@ -105,6 +105,13 @@ def test_a_task_is_asked_and_graded():
   assert numbers['maj@4'].value == 1 and 0.3 < numbers['maj@1'].value < 0.7
 
 
+def test_pass_at_k_is_for_answers_that_are_right_or_wrong():
+  """It was 0 for every task whose grades lie between."""
+  half = lambda example, text: Grade(float(text == example.answer) / 2, True, '')
+  numbers, _ = ask(doubling()._replace(grade=half), examples=3, samples=4)
+  assert numbers['accuracy'].value == .25 and 'pass@4' not in numbers and 'maj@4' in numbers
+
+
 def test_what_does_not_fit_or_cannot_be_graded_is_counted():
   def broken(example, text):
     return Grade(math.nan, True, '') if example.answer == '2' else 1 / 0

@@ -51,6 +51,26 @@ def test_bad_flags():
     evaluate.Config(samples=4)
 
 
+def test_practice_takes_training_questions_and_evaluation_the_others(tmp_path):
+  """Practice took those that evaluation holds out."""
+  rows = [dict(question=f'Who is {n}?', answer='Bo', split=split)
+          for n, split in enumerate(['train'] * 40 + ['test'] * 20)]
+  rows += [dict(question='Who is nobody?', answer='', split='train')]
+  (tmp_path / 'q.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  asked = lambda split, part: {task.example(n, part).question for task in [evaluate.task_of(
+      f'knowledge:{tmp_path}/q.jsonl', split)] for n in range(task.size(part))}
+  assert asked('', 'train') | asked('', 'test') == {row['question'] for row in rows[:40]}
+  assert asked('', 'train') and not asked('', 'train') & asked('', 'test')
+  assert asked('test', 'test') == {row['question'] for row in rows[40:60]}
+
+
+def test_nothing_left_to_evaluate_is_said_and_what_is_there_stays(tmp_path, capsys):
+  (tmp_path / 'bad.jsonl').write_text('{"x": 1}\n')
+  with pytest.raises(InputError, match='--core=.*bad.jsonl: no file of it is a task'):
+    evaluate.main(evaluate.Config(core=(f'{tmp_path}/bad.jsonl',)))
+  assert 'continuation}.\n' in capsys.readouterr().out
+
+
 def test_numbers_are_written_as_they_come_and_where_they_cannot_be_it_is_said(tmp_path, monkeypatch):
   found = iter([('one', {'accuracy': evaluate.Measure(0.5, 0.1, 9)}, [{'task': 'one'}])])
   monkeypatch.setattr(evaluate.choice, 'Scorer', lambda _: None)

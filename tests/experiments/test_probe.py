@@ -239,6 +239,35 @@ def test_a_run_leaves_conversations_and_a_card(opened, tmp_path):
   assert '--samples=2' in (tmp_path / 'card.md').read_text()
 
 
+def test_what_is_too_long_is_left_out_and_only_what_there_is_is_advised(opened, tmp_path, capsys):
+  questions = tmp_path / 'questions.jsonl'
+  questions.write_text(''.join(json.dumps(row) + '\n' for row in [
+      {'question': 'Who sees it? ' * 99, 'answer': 'zebra'},
+      {'question': 'Who sees it?', 'answer': 'zebra', 'aliases': None}]))
+  config = Config(workdir=str(tmp_path / 'out'), questions=str(questions), samples=2,
+                  informative=0.0, sample=Sampling(max_tokens=4))
+  probe_knowledge.main(config)
+  said = capsys.readouterr().out
+  assert 'left out: 1 questions that are longer' in said
+  assert f'--data.conversations={tmp_path}/out/refusals.jsonl, and' in said
+
+
+@pytest.mark.parametrize('row', [dict(question='Who?', answer='Bo', aliases='Bob'),
+                                 dict(question='Who?', answer='Bo', snippet=5), dict(text=5)])
+def test_rows_that_cannot_be_asked_are_told_of(row):
+  with pytest.raises(InputError, match='a text|texts as'):
+    facts.written([row], lambda texts: map(facts.gap, texts)) or facts.facts_of([row])
+
+
+def test_the_key_of_an_endpoint_is_sent(opened, server, monkeypatch, tmp_path):
+  monkeypatch.setenv('JUDGE_API_KEY', 'secret')
+  (tmp_path / 'questions.jsonl').write_text('{"question": "Who sees it?", "answer": "oboe"}\n')
+  probe_knowledge.main(Config(
+      workdir=str(tmp_path), questions=f'{tmp_path}/questions.jsonl', samples=1, judge=server.url,
+      sample=Sampling(max_tokens=4)))
+  assert {key for _, key, *_ in server.seen} == {'Bearer secret'}
+
+
 def test_the_model_itself_says_yes_or_no(opened, monkeypatch):
   itself, asked = judge.Itself(opened, Chat(opened.tokenizer)), []
 
