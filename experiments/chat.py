@@ -191,7 +191,9 @@ class Talk:
         rest_of = self.messages[len(self.system):]
         self.clear(rest)
         self.messages += rest_of
-      case 'save' | 'load' if rest and not self.base:
+      case 'save' | 'load' if not rest and not self.base:
+        raise InputError(f'/{word} needs a file.')
+      case 'save' | 'load' if not self.base:
         (self._save if word == 'save' else self._load)(rest)
       case 'max_tokens' | 'temperature' | 'top_k' | 'top_p' | 'seed':
         self._set(word, rest)
@@ -209,9 +211,10 @@ class Talk:
     self.sampling = dataclasses.replace(self.sampling, **{name: number})
 
   def _save(self, path: str) -> None:
+    row = json.dumps({'messages': chat_lib.canonical(self.messages)})
     try:
       with open(path, 'a', encoding='utf-8') as file:
-        file.write(json.dumps({'messages': chat_lib.canonical(self.messages)}) + '\n')
+        file.write(row + '\n')
     except OSError as error:
       raise InputError(f'{path} cannot be written ({error.strerror}).') from error
     self.note(f'(added to {path})')

@@ -26,6 +26,8 @@ class Config:
 
 
 def main(config: Config, prompts: list[str]) -> None:
+  if config.samples < 1:
+    raise InputError(f'--samples={config.samples}: give at least 1.')
   if not prompts:
     if sys.stdin.isatty():
       raise InputError('no prompt: give text to continue, in quotes.')

@@ -104,9 +104,9 @@ def same_reference(config: Config, params: Any) -> None:
 
 def in_order(run: training.Run, held: Sequence[Ranked], size: tuple[int, int]) -> Any:
   """Yields rankings once, in batches on the devices."""
-  ours, rows = held[jax.process_index()::jax.process_count()], run.config.fit.batch_size
-  rows //= jax.process_count()
-  for at in range(0, -(-len(held) // jax.process_count()), rows):
+  index, count = mesh_lib.share(run.mesh)
+  ours, rows = held[index::count], run.config.fit.batch_size // count
+  for at in range(0, -(-len(held) // count), rows):
     batch = rankings.batch_of(ours[at:at + rows], rows, *size)
     if run.config.preference.loss != 'simpo':  # one without rankings has none
       batch.setdefault('ref_logprobs', np.zeros((rows, size[0]), np.float32))

@@ -111,7 +111,8 @@ def main(config: Config) -> None:
 
   # 5. Go.
   run.fit(objective, batches, hooks)
-  run.log.say(f'talk to it: python -m experiments.generate --init_from={config.workdir} "Once"')
+  if config.objective == 'next_token':
+    run.log.say(f'talk to it: python -m experiments.generate --init_from={config.workdir} "Once"')
 
 
 def show_samples(engine: Engine, tokenizer: Any, prompts: list[list[int]], config: Config,

@@ -33,7 +33,7 @@ run experiments.rl --flagfile=$configs/rl/laptop$quick.flags
 run experiments.reward_model --flagfile=$configs/reward_model/laptop$quick.flags
 run experiments.rl --flagfile=$configs/rl/rlhf$quick.flags
 echo
-echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s: every folder in $runs has a report.html."
+echo "done in $((SECONDS / 60)) min $((SECONDS % 60)) s: see report.html in the folders of $runs."
 echo "Talk to the base model, to what practised products with Python, and to what practised jokes:"
 echo "  bash launch/local.sh experiments.generate --init_from=$runs/pretrain \"Once\""
 echo "  bash launch/local.sh experiments.chat --init_from=$runs/rl"

@@ -191,6 +191,9 @@ def load_params(workdir: str | pathlib.Path, abstract_params: Any, step: int | N
     if step is None and reader.latest is None:
       raise InputError(f'--init_from={workdir} has no whole checkpoint yet: wait for the first '
                        'save of that run, or give another workdir.')
+    if step is not None and step not in (one.step for one in reader.checkpoints):
+      raise InputError(f'--init_from={workdir} has no checkpoint of step {step}: give one of '
+                       f'{[one.step for one in reader.checkpoints]}, or leave --step out.')
     _hush_late_reads()
     try:
       found = reader.load_checkpointables(

@@ -18,10 +18,12 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-# By the kind of a device: dense bf16 FLOP/s, bytes/s of its memory (vendors' data sheets).
+# By the kind of a device, the first that is in its name: dense bf16 FLOP/s, bytes/s of its memory
+# (vendors' data sheets).
 PEAKS = {
     'H200': (989e12, 4.8e12), 'H100': (989e12, 3.35e12), 'A100': (312e12, 2.04e12),
-    'L4': (121e12, 3.0e11), 'RTX 4090': (165e12, 1.01e12), 'TPU v4': (275e12, 1.23e12),
+    'L40S': (362e12, 8.64e11), 'L40': (181e12, 8.64e11), 'L4': (121e12, 3.0e11),
+    'RTX 4090': (165e12, 1.01e12), 'TPU v4': (275e12, 1.23e12),
     'TPU v5 lite': (197e12, 8.2e11), 'TPU v5e': (197e12, 8.2e11), 'TPU v5': (459e12, 2.77e12),
     'TPU v6 lite': (918e12, 1.64e12), 'TPU v6e': (918e12, 1.64e12),
 }

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import types
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -43,6 +44,14 @@ def test_numbers_go_to_rows_and_to_tensorboard_at_once(tmp_path, capsys):
   log.close()
   out = capsys.readouterr().out
   assert 'step 3/9  loss 2.5  validation/loss 3.25' in out and 'Once [bold] upon' in out
+
+
+@pytest.mark.parametrize(('kind', 'peak'), (
+    ('NVIDIA L4', 121e12), ('NVIDIA L40S', 362e12), ('NVIDIA L40', 181e12),
+    ('NVIDIA H100 80GB HBM3', 989e12), ('TPU v5 lite', 197e12), ('TPU v5p', 459e12), ('cpu', None)))
+def test_the_peak_is_that_of_the_device(monkeypatch, kind, peak):
+  monkeypatch.setattr(metrics.jax, 'devices', lambda: [types.SimpleNamespace(device_kind=kind)])
+  assert metrics.peak_flops() == peak
 
 
 def test_a_run_that_goes_on_cuts_its_rows_back(tmp_path):

@@ -91,6 +91,13 @@ def _converted(path: pathlib.Path, convert: Callable, reject: Reject,
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
   """Yields (line, row) from 1, the row still as bytes where it is not JSON."""
+  try:
+    with path.open('rb') as file:
+      if not file.read(1):
+        raise InputError(f'{path} is empty: leave it out.')
+  except OSError as error:
+    raise InputError(f'{path} cannot be read ({error.strerror}): give a file, or the files of a '
+                     "folder as 'FOLDER/*.jsonl'.") from error
   if path.suffix == '.json':
     try:
       rows = json.loads(path.read_bytes())

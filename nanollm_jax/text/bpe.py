@@ -34,9 +34,9 @@ class Config:
 
   def __post_init__(self):
     least = 256 + len(tokenizer_lib.SPECIALS)
-    if self.vocabulary < least:
-      raise InputError(f'--tokenizer.vocabulary={self.vocabulary} is too small: 256 bytes and the '
-                       f'special tokens need {least}.')
+    if not least <= self.vocabulary < 2**31:
+      raise InputError(f'--tokenizer.vocabulary={self.vocabulary}: give at least {least}, for 256 '
+                       'bytes and the special tokens, and less than 2^31.')
 
 
 def train(texts: Iterable[str], config: Config) -> tokenizer_lib.Tokenizer:

@@ -57,6 +57,8 @@ class FitConfig:
                  'seed'):
       if getattr(self, name) < 0:
         raise InputError(f'--fit.{name}={getattr(self, name)} is negative.')
+    if self.seed >= 2**63:
+      raise InputError(f'--fit.seed={self.seed}: give less than 2^63.')
 
 
 class Batches(Protocol):

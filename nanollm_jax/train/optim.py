@@ -50,8 +50,8 @@ class OptimConfig:
       if not 0 <= getattr(self, name) < 1:
         raise InputError(f'--optim.{name}={getattr(self, name)}: give 0 or more, and less than 1.')
     for name in ('weight_decay', 'clip'):
-      if getattr(self, name) < 0:
-        raise InputError(f'--optim.{name}={getattr(self, name)} is negative; 0 turns it off.')
+      if not 0 <= getattr(self, name) < math.inf:
+        raise InputError(f'--optim.{name}={getattr(self, name)}: give 0 or more; 0 turns it off.')
 
 
 def default_learning_rate(width: int) -> float:

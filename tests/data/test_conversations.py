@@ -168,7 +168,8 @@ def test_a_glob_and_oasst1_threads_are_read(tmp_path):
 @pytest.mark.parametrize('make, sentence', [
     (lambda tmp: _prepare(tmp), 'there are no conversations: give --data.conversations'),
     (lambda tmp: _prepare(tmp, f'{tmp}/none*2'), 'none matches no file'),
-    (lambda tmp: _prepare(tmp, _file(tmp / 'a.jsonl', [])), 'a.jsonl gives no conversation'),
+    (lambda tmp: _prepare(tmp, _file(tmp / 'a.jsonl', [])), 'a.jsonl is empty: leave'),
+    (lambda tmp: _prepare(tmp, str(tmp)), 'cannot be read .Is a directory.: give a file, or'),
     (lambda tmp: _prepare(tmp, _file(tmp / 'a.jsonl', [{'x': 1}])), 'see in rejected.jsonl'),
     (lambda tmp: _prepare(tmp, _file(tmp / 'a.jsonl', _rows(1)), context=8), 'than 8 tokens'),
     (lambda tmp: _prepare(tmp, 'a.jsonl*0'), r'a.jsonl\*0 has a weight of 0'),

@@ -92,7 +92,7 @@ def test_commands_change_what_the_model_is_asked(talk, monkeypatch):
   seen = answers(monkeypatch, tokenizer, tokenizer.encode('yes \x1b[2J'))
   out = talk('one', '/temperature 0', '/retry', '/temperature hot', '/top_k .5', '/top_p 7',
              '/system Be kind.', '/system', '/system Be brief.', 'two', '/clear', 'three',
-             '/nonsense', '/load nowhere')
+             '/nonsense', '/load nowhere', '/save')
   parsed = [words.parse(prompt)[:-1] for prompt, *_ in seen]
   said = lambda *texts: [{'role': 'user' if k % 2 == 0 else 'assistant', 'content': text}
                          for k, text in enumerate(texts)]
@@ -104,7 +104,7 @@ def test_commands_change_what_the_model_is_asked(talk, monkeypatch):
   assert '\x1b' not in out and 'yes \ufffd[2J' in out
   for error in ('error: /temperature needs a number; it is 0.0 now',
                 'error: /top_k needs a whole number; it is 0 now', '--sample.top_p=7.0 (above 0',
-                'error: /nonsense is no command', 'error: nowhere cannot be read'):
+                'error: /nonsense is no command', 'error: /save needs a file', 'error: nowhere cannot be read'):
     assert error in out
 
 
