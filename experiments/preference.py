@@ -63,7 +63,7 @@ def main(config: Config) -> None:
     held = rankings.prepare(config.data, chat, config.model.context, config.workdir)
   config = training.finetuned(config, len(held['train']), batch_size=16, rate=0.02)
   size = rankings.size([one for some in held.values() for one in some], config.model.context)
-  run = training.Run('Preferences', config, tokenizer, tokens=size[0] * size[1])
+  run = training.Run('Preferences', config, tokenizer, rows=size)
 
   # 2. Where batches come from.
   if config.preference.loss != 'simpo':

@@ -81,7 +81,7 @@ def main(config: Config) -> None:
   config = training.finetuned(config, len(held['train']), batch_size=16, rate=0.1)
   completions, length = rankings.size(held['train'], config.model.context)
   head = reward.head(config.model.width, jax.random.key(config.fit.seed))
-  run = training.Run('Reward model', config, tokenizer, beside=head, tokens=completions * length)
+  run = training.Run('Reward model', config, tokenizer, beside=head, rows=(completions, length))
 
   # 2. Where batches come from.
   batches = run.batches(held['train'], rankings.Batches, completions=completions, length=length)

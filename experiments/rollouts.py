@@ -13,6 +13,7 @@ import optax
 
 from experiments import training
 from nanollm_jax import InputError, mesh as mesh_lib
+from nanollm_jax.model.config import flops_per_token
 from nanollm_jax.objectives import policy
 from nanollm_jax.objectives.language import shift
 from nanollm_jax.objectives.logprobs import logprobs
@@ -132,7 +133,8 @@ class Rollouts:
       self._roll(int(state.step), state.params)
     rows = self._order.pop(0)
     batch = {name: values[rows] for name, values in self._rows.items()}
-    self._run.log.resize(batch['tokens'].size)  # rows are as long as they must be
+    tokens, length = batch['tokens'].size, batch['tokens'].shape[1]  # as long as it must be
+    self._run.log.resize(tokens, tokens * flops_per_token(self._config.model, length))
     self._drawn = time.perf_counter()
     return self._ours(batch)
 

@@ -23,14 +23,16 @@ class Run:
   apply: the model, (params, tokens, positions, segment_ids) -> Output.
   state: where `fit` begins, and log: takes numbers and texts; both from `start` on.
   beside: first values of parameters that the stage has beside the model's, by their own names.
-  tokens: positions of an element of the batch; by default a row of the context.
+  rows: (how many, how long) rows of an element of the batch, each a text of its own; by default
+    it is one packed row of the context.
   """
 
   def __init__(self, stage: str, config: Any, tokenizer: Any, *,
-               beside: transformer.Params | None = None, tokens: int = 0):
+               beside: transformer.Params | None = None, rows: tuple[int, int] | None = None):
     fit = config.fit
     self.stage, self.config, self._tokenizer = stage, config, tokenizer
-    self._beside, self._tokens = beside or {}, tokens or config.model.context
+    self._beside, self._packed = beside or {}, rows is None
+    self._rows, self._length = rows or (1, config.model.context)
     self.mesh = mesh_lib.make(config.mesh)
     mesh_lib.check(self.mesh, fit.batch_size, fit.microbatches,
                    model_lib.sharded_sizes(config.model))
@@ -70,26 +72,28 @@ class Run:
         if config.init_from:
           loaded = prepare(_loaded(config, self.mesh, self._tokenizer))
           self.state = self.state._replace(params=self.state.params | loaded)
-    tokens = config.fit.batch_size * self._tokens
+    tokens = config.fit.batch_size * self._rows * self._length
     self.log = metrics.Log(
         config.workdir, from_step=int(self.state.step), steps=config.fit.steps,
-        tokens_per_step=tokens, flops_per_step=tokens * model_lib.flops_per_token(config.model))
+        tokens_per_step=tokens,
+        flops_per_step=tokens * model_lib.flops_per_token(config.model, self._length))
     self._introduce()
 
   def _introduce(self) -> None:
     """Says what is about to happen, with the formulas behind the numbers."""
     model, fit, step = self.config.model, self.config.fit, int(self.state.step)
     name, in_the_way = model.exportable_as()
-    tokens = fit.steps * fit.batch_size * self._tokens
+    tokens = fit.steps * fit.batch_size * self._rows * self._length
     say = self.log.say
     say(f'{model.family} {model.depth} layers x {model.width}: {self.parameters:,} parameters; '
         + (f'exports as {name}' if name else f'not exportable ({", ".join(in_the_way)})'))
-    say(model_lib.flops_formula(model))
-    say(f'{fit.steps:,} steps x {fit.batch_size} rows x {self._tokens} = {tokens:,} tokens '
-        f'({tokens / self.parameters:.1f} a parameter), peak learning rate '
+    say(model_lib.flops_formula(model, self._length))
+    say(f'{fit.steps:,} steps x {fit.batch_size * self._rows} rows x {self._length} = {tokens:,} '
+        f'tokens ({tokens / self.parameters:.1f} a parameter), peak learning rate '
         f'{self.config.optim.learning_rate:g}')
     with mesh_lib.use(self.mesh):
-      say(attention.announce(model, fit.batch_size // fit.microbatches))
+      say(attention.announce(model, fit.batch_size // fit.microbatches * self._rows, self._length,
+                             self._packed))
     say(f'mesh {dict(self.mesh.shape)} on {jax.devices()[0].device_kind}'
         + (f'; goes on from step {step}' if step else ''))
     if step >= fit.steps:

@@ -156,10 +156,9 @@ class Log:
     yield
     self._spent[what] += time.perf_counter() - since
 
-  def resize(self, tokens: int) -> None:
-    """From now on a step has so many tokens."""
-    self.flops_per_step *= tokens / self.tokens_per_step
-    self.tokens_per_step = tokens
+  def resize(self, tokens: int, flops: float) -> None:
+    """From now on a step has so many tokens and FLOPs."""
+    self.tokens_per_step, self.flops_per_step = tokens, flops
 
   def speed(self, step: int) -> dict[str, float]:
     """tokens/s (positions of the batch, padding among them), MFU if known, and where time went.

@@ -55,13 +55,16 @@ def attention(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, *,
   return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
 
 
-def announce(config: Any, rows: int) -> str:
-  """What runs attention over `rows` packed rows of a resolved ModelConfig on the current mesh.
+def announce(config: Any, rows: int, length: int = 0, packed: bool = True) -> str:
+  """What runs attention over `rows` rows of a resolved ModelConfig on the current mesh.
+
+  By default they are as long as the context, and packed.
 
   Raises InputError where that is not what --model.attention asks for.
   """
   name, why = choose(config.attention, kernels.Call(
-      rows, config.context, config.heads, config.key_heads, config.head_size, config.dtype, True))
+      rows, length or config.context, config.heads, config.key_heads, config.head_size,
+      config.dtype, packed))
   if config.attention not in ('auto', name):
     raise InputError(f'--model.attention={config.attention} cannot run here ({why}): leave it at '
                      'auto, or give xla, which runs everywhere.')

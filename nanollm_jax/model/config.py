@@ -141,11 +141,11 @@ def flops_per_token(config: ModelConfig, length: int | None = None) -> int:
   return 6 * matmul_parameters(config) + attention
 
 
-def flops_formula(config: ModelConfig) -> str:
+def flops_formula(config: ModelConfig, length: int | None = None) -> str:
   """The FLOP count a token spelled out, for logs and benchmark tables."""
   return (f'6 x {matmul_parameters(config):,} matmul parameters + 12 x {config.depth} layers x '
-          f'{config.heads * config.head_size} x {config.context} positions = '
-          f'{flops_per_token(config):,} FLOPs a token')
+          f'{config.heads * config.head_size} x {length or config.context} positions = '
+          f'{flops_per_token(config, length):,} FLOPs a token')
 
 
 def sharded_sizes(config: ModelConfig) -> dict[str, tuple[str, int]]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import random
+import re
 
 import numpy as np
 import pytest
@@ -46,9 +47,11 @@ def numbers(config, name: str) -> list[float]:
 
 
 @pytest.mark.slow
-def test_it_begins_at_its_reference_and_learns_to_prefer(ranked):
+def test_it_begins_at_its_reference_and_learns_to_prefer(ranked, capsys):
   config = ranked('dpo', eval_every=12, sample_every=12)
   preference.main(config)
+  rows, length = re.search(r'12 steps x (\d+) rows x (\d+) =', said := capsys.readouterr().out).groups()
+  assert int(rows) == 8 * 3 and int(length) < 48 and f'x {length} positions' in said
   assert numbers(config, 'loss')[0] == pytest.approx(np.log(2), rel=1e-4)
   assert numbers(config, 'margin')[0] == pytest.approx(0, abs=1e-4)
   assert numbers(config, 'accuracy')[-1] > 0.95 and numbers(config, 'validation/accuracy')[-1] > 0.95
