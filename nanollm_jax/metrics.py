@@ -21,7 +21,9 @@ from tensorboardX.proto.summary_pb2 import Summary
 # By the kind of a device, the first that is in its name: dense bf16 FLOP/s, bytes/s of its memory
 # (vendors' data sheets).
 PEAKS = {
-    'H200': (989e12, 4.8e12), 'H100': (989e12, 3.35e12), 'A100': (312e12, 2.04e12),
+    'H200': (989e12, 4.8e12), 'H100 PCIe': (756e12, 2.0e12), 'H100 NVL': (835e12, 3.9e12),
+    'H100': (989e12, 3.35e12), 'A100-SXM4-40GB': (312e12, 1.555e12),
+    'A100-PCIE-40GB': (312e12, 1.555e12), 'A100': (312e12, 2.04e12),
     'L40S': (362e12, 8.64e11), 'L40': (181e12, 8.64e11), 'L4': (121e12, 3.0e11),
     'RTX 4090': (165e12, 1.01e12), 'TPU v4': (275e12, 1.23e12),
     'TPU v5 lite': (197e12, 8.2e11), 'TPU v5e': (197e12, 8.2e11), 'TPU v5': (459e12, 2.77e12),

@@ -90,6 +90,7 @@ def with_engine(model: ModelConfig, params: Any, prompts: list[list[int]],
 def with_loop(model: ModelConfig, params: Any, prompts: list[list[int]]) -> train.Run:
   """A plain Python loop: a jitted step with a donated cache a token, sampled by numpy."""
   network = transformer.Transformer(model)
+  params = jax.tree.map(lambda leaf: leaf.astype(model.dtype) if leaf.ndim > 1 else leaf, params)
   longest = max(map(len, prompts))
   tokens_BT = np.array([prompt + [0] * (longest - len(prompt)) for prompt in prompts], np.int32)
   length_B = np.array([len(prompt) for prompt in prompts], np.int32)

@@ -91,7 +91,7 @@ def main(config: Config) -> None:
                    for value, error in grown[name])
   claim.conclude(
       config.workdir, 'aggregation_length_bias',
-      claim='a mean over each answer makes wrong answers longer; equal weights of tokens do not',
+      claim='a mean over each answer makes wrong answers longer than equal weights of tokens do',
       rows=rows,
       number=f'letters behind wrong answers in {config.practice.updates} updates: {told}',
       expected='with sequence_mean growth by over 3 standard errors, and by more than with the '

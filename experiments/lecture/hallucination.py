@@ -8,6 +8,7 @@ python -m experiments.lecture.hallucination
 
 import collections
 import dataclasses
+import math
 import pathlib
 import random
 from typing import Iterable, Sequence
@@ -172,6 +173,7 @@ def report(config: Config, facts: Sequence[Fact], found: dict[str, list[str]],
                    *of(outcomes, 'novel_surname', 'hallucinated'))
             for name, outcomes in (found | votes).items()}
   (refused, invented, _), before = points['probed'], points['before'][1]
+  (_, error), (more, noise) = (of(found[name], 'knew', 'refused') for name in ('probed', 'control'))
   knew = of(found['before'], 'frequent', 'correct')[0]
   claim.conclude(
       config.workdir, 'hallucination',
@@ -180,9 +182,11 @@ def report(config: Config, facts: Sequence[Fact], found: dict[str, list[str]],
       number=f'before, {knew:.0%} of the frequent are known; ' + '; '.join(
           f'{name}: invents {points[name][1]:.0%} of novel people, refuses '
           f'{points[name][0]:.0%} of what it knew' for name in found),
-      expected='invention about novel people halved, under 15% refused of what it knew; as many '
-      'random refusals cost far more of that',
-      holds=2 * invented <= before and refused < 0.15,
+      expected='invention about novel people halved, half of that refused at least, under 15% '
+      'refused of what it knew; as many random refusals cost more of that (2 standard errors)',
+      holds=2 * invented <= before and refused < 0.15
+      and 2 * of(found['probed'], 'novel_surname', 'refused')[0] >= before - invented
+      and more - refused > 2 * math.hypot(error, noise),
       otherwise='to tell what it knows from the rest, a model must know something: more '
       '--read_steps and --chat_steps',
       picture=dict(title='Invention about people never seen', xlabel='refused of what it knew',

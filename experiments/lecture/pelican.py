@@ -74,10 +74,11 @@ def main(config: Config) -> None:
           f'{row["update"]}), last {row["last"]:.2f}, {fall:.1f} standard errors below; the judge '
           f'{row["judge, best"]:.2f}, then {row["judge, last"]:.2f}; R(d) = d ({row["alpha"]:.2f} '
           f'{-row["beta"]:+.2f} log d), R2 {row["R2"]:.2f}' for row, fall in zip(free, falls)),
-      expected=f'on every seed the last more than {FALLEN} standard errors below the best on fresh '
-      'jokes, while the judge rates it higher',
-      holds=all(fall > FALLEN and row['judge, last'] > row['judge, best']
-                for fall, row in zip(falls, free)),
+      expected=f'on every seed the best worth more than {FALLEN} standard errors more than at the '
+      'start on fresh jokes, and the last as much less than the best, while the judge rates it '
+      'higher',
+      holds=all(min(fall, (row['best'] - row['start']) / row['standard error']) > FALLEN
+                and row['judge, last'] > row['judge, best'] for fall, row in zip(falls, free)),
       otherwise='more --updates: the judge is not fooled yet; or fewer --judging.rankings',
       picture=dict(title='What the judge says of jokes, and what they are worth', series=series,
                    xlabel='distance from the start: root of nats a joke',

@@ -27,14 +27,14 @@ class Config:
   form: what the form adds to a right answer's 1; arXiv:2501.12948 does not say.
   prompts: problems of an update, with 16 completions each.
   learning_rate: of Adam.
-  seed: of practice.
+  seeds: runs of practice with either reward, from one start.
   trials: held-out problems, each asked once before and after.
   """
   workdir: str = 'runs/r1_format'
   form: float = 3.0
   prompts: int = 32
   learning_rate: float = 1e-3
-  seed: int = 0
+  seeds: int = 3
   trials: int = 500
   practice: drill.Practice = drill.Practice(forget=1000, updates=30, eval_every=5, examples=50)
 
@@ -53,28 +53,33 @@ def main(config: Config) -> None:
   answers = arm.Answers(opened, slots=256)
   rows = [{'rewarded': 'nothing yet', **looked(answers, opened.params, config.trials)}]
   for name, form in {'right': 0.0, 'right and in form': config.form}.items():
-    task, reward = drill.priced(drill.TASK, start, lambda right, parts: (
+    task, reward = drill.priced(drill.TASK, start, lambda right, parts, form=form: (
         right * (1 + form * in_form(parts))))
-    folder = pathlib.Path(config.workdir) / name.replace(' ', '_')
-    found = drill.practise(
-        folder, start, config.practice,
-        RlConfig(prompts=config.prompts, group=16, max_tokens=24, slots=256),
-        config.learning_rate, config.seed, task=task, reward=reward)
-    series[f'right, rewarded: {name}'] = found['test/accuracy']
-    rows.append({'rewarded': name, **looked(
-        answers, workdir.open_model(str(folder)).params, config.trials)})
-  before, right, both = rows
+    for seed in range(config.seeds):
+      folder = pathlib.Path(config.workdir) / f'form_{form:g}_{seed}'
+      found = drill.practise(
+          folder, start, config.practice,
+          RlConfig(prompts=config.prompts, group=16, max_tokens=24, slots=256),
+          config.learning_rate, seed, task=task, reward=reward)
+      series[f'right, rewarded: {name}, seed {seed}'] = found['test/accuracy']
+      rows.append({'rewarded': name, 'seed': seed, **looked(
+          answers, workdir.open_model(str(folder)).params, config.trials)})
+  before, right, both = rows[0], rows[1:1 + config.seeds], rows[1 + config.seeds:]
+  listed = lambda rows, name: ', '.join(f'{row[name]:.0%}' for row in rows)
   claim.conclude(
       config.workdir, 'r1_format',
       claim='a reward for its form puts the thinking into tags; one for being right makes it think',
       rows=rows,
       number=f'in form {before["in form"]:.0%} and right {before["right"]:.0%} before; '
-      f'{both["in form"]:.0%} and {both["right"]:.0%} after practice with both rewards; the '
-      f'first alone gives {right["in form"]:.0%} and {right["right"]:.0%}',
-      expected='with both over 95% in form and over 90% right, from under 25%',
-      holds=both['in form'] > 0.95 and both['right'] > 0.9
-      and max(before['in form'], before['right']) < 0.35,
-      otherwise='more --practice.updates, or more --form',
+      f'{listed(both, "in form")} and {listed(both, "right")} after practice with both rewards; '
+      f'being right alone gives {listed(right, "in form")} and {listed(right, "right")}',
+      expected='with both over 95% in form and over 90% right with every seed, from under 35%; '
+      'without the form a matter of chance: under 50% with one seed at least',
+      holds=all(row['in form'] > 0.95 and row['right'] > 0.9 for row in both)
+      and max(before['in form'], before['right']) < 0.35
+      and min(row['in form'] for row in right) < 0.5,
+      otherwise='more --practice.updates, or more --form; or more --seeds, if being right alone '
+      'has led to the form by chance each time',
       picture=dict(title='Right answers by what is rewarded', series=series, ylabel='share right',
                    xlabel='updates'))
 

@@ -49,7 +49,8 @@ def main(config: Config) -> None:
   often = canaries[-1]
   print(f'  {often["copies"]} copies: {often["prefix"]!r} -> {often["said"]!r}')
   most, none = rows[-1], rows[0]
-  rises = words[-1][1] > words[0][1] and exact[-1][1] >= exact[0][1]
+  shares = [share for _, share, _ in exact]
+  rises = words[-1][1] > words[0][1] and shares[0] == 0 and shares == sorted(shares)
   claim.conclude(
       config.init_from, 'regurgitation',
       claim='texts that were seen often are recited word for word, rare ones are not',

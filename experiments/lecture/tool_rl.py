@@ -63,13 +63,13 @@ def main(config: Config) -> None:
   task, reward = drill.priced(TASK, str(folder / 'start'), lambda right, parts: (
       right - config.price * calls(parts)))
   drill.practise(
-      folder / 'practice', str(folder / 'start'), config.practice,
+      folder / f'practice_{config.price:g}', str(folder / 'start'), config.practice,
       RlConfig(prompts=config.prompts, group=16, max_tokens=recipe.tokens, slots=256),
       config.learning_rate, config.seed, task=task, reward=reward, tools=('python',))
   answers, rows = arm.Answers(start, slots=256), []
   with Python() as python:
     for when, params in (('before', start.params),
-                         ('after', workdir.open_model(str(folder / 'practice')).params)):
+                         ('after', workdir.open_model(str(folder / f'practice_{config.price:g}')).params)):
       made = drill.turns(answers, params, TASK, recipe.trials, Sampling(recipe.tokens),
                          {'python': python})
       rows += [{'practice': when, 'problems': kind, **counted(made, kind)}

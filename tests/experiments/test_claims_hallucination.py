@@ -121,6 +121,9 @@ def test_the_verdict_weighs_invention_against_refusals_of_what_was_known(tmp_pat
 
   assert 'verdict   holds' in verdict(before=knows, probed=cured, control=shy)
   assert 'does not hold' in verdict(before=knows, probed=shy, control=cured)
+  assert 'does not hold' in verdict(before=knows, probed=cured, control=cured)
+  broken = knows[:30] + ['other'] * 10
+  assert 'does not hold' in verdict(before=knows, probed=broken, control=shy)
   assert 'does not hold' in verdict(before=knows, probed=knows, control=shy)
   with pytest.raises(InputError, match='knows none'):
     verdict(before=shy, probed=shy, control=shy)

@@ -82,7 +82,7 @@ def heard(gold: float, judge: float = 0.0, trials: int = 400) -> comedian.Heard:
 
 @pytest.mark.parametrize('worth, said, holds', [
     ((2, 3, 2.6), (0, 1, 2), True), ((2, 3, 2.95), (0, 1, 2), False),
-    ((2, 3, 2.6), (0, 1, 0.5), False)])
+    ((2, 3, 2.6), (0, 1, 0.5), False), ((3, 3, 2.6), (0, 1, 2), False)])
 def test_the_judge_is_fooled_where_worth_falls_while_it_is_pleased(
     monkeypatch, tmp_path, worth, said, holds):
   """On all seeds but the last everything is as it should be."""

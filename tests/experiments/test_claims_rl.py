@@ -37,7 +37,7 @@ def conclude(monkeypatch, tmp_path):
   monkeypatch.setattr(arm, 'vocabulary', lambda *_: 'words')
   for name in ('train', 'fresh'):
     monkeypatch.setattr(arm, name, lambda *_, **__: opened)
-  for module in (aggregation_length_bias, length_growth, r1_format, tool_rl):
+  for module in (aggregation_length_bias, beyond_imitation, length_growth, r1_format, tool_rl):
     monkeypatch.setattr(module.workdir, 'open_model',
                         lambda folder: types.SimpleNamespace(params=folder.split('/')[-1]))
   monkeypatch.setattr(claim.report, 'picture', lambda *_, **__: None)
@@ -146,13 +146,15 @@ def test_the_demonstrator_guesses_the_maps_it_does_not_know():
 
 
 @pytest.mark.parametrize('imitated, practised, holds', [
-    (.8, .98, True), (.9, .98, False), (.6, .98, False), (.8, .83, False)])
+    (.8, .98, True), (.9, .98, False), (.6, .98, False), (.8, .82, False)])
 def test_practice_goes_beyond_where_imitation_has_ended(conclude, monkeypatch, imitated, practised,
                                                         holds):
-  made = [(None, float(number < 1000 * imitated), []) for number in range(1000)]
-  monkeypatch.setattr(drill, 'turns', lambda *_: made)
-  monkeypatch.setattr(drill, 'practise', lambda *_, **__: {
-      f'test/{name}': [(0, .8), (40, practised)] for name in ('accuracy', 'maj@16')})
+  """All are asked the same problems; what practice logs is of the first ones, which are easy."""
+  asked = types.SimpleNamespace(question='From A by o a')
+  monkeypatch.setattr(drill, 'turns', lambda _, params, *__: [
+      (asked, float(number < 1000 * (practised if params == 'practice_0' else imitated)), [])
+      for number in range(1000)])
+  monkeypatch.setattr(drill, 'practise', lambda *_, **__: {'test/accuracy': [(0, .9), (40, .99)]})
   found = conclude(beyond_imitation, recipe=arm.Recipe(conversations=2000, trials=1000))
   assert found['holds'] == holds
   assert [row['right'] for row in found['rows']] == [imitated] * 3 + [practised]
@@ -188,7 +190,7 @@ def test_calls_are_counted_by_kind():
     ((.1, .02), (.5, .99), False), ((.5, .99), (.5, .02), False)])
 def test_a_tool_is_to_be_called_for_hard_problems_alone(conclude, monkeypatch, easy, hard, holds):
   def turns(answers, params, *_):
-    after = params == 'practice'
+    after = params.startswith('practice')
     return [(types.SimpleNamespace(kind=kind), 1.0, CALLED if number < 100 * share[after] else [])
             for kind, share in (('easy', easy), ('hard', hard)) for number in range(100)]
   monkeypatch.setattr(drill, 'turns', turns)
@@ -214,11 +216,15 @@ def test_three_ways_are_shown_and_all_are_right():
              for example, one in zip(EXAMPLES, made))
 
 
-@pytest.mark.parametrize('before, both, holds', [
-    ((.1, .2), (.99, .97), True), ((.1, .2), (.5, .97), False), ((.1, .2), (.99, .5), False),
-    ((.9, .2), (.99, .97), False)])
-def test_both_rewards_must_show_from_low(conclude, monkeypatch, before, both, holds):
-  shares = {'start': before, 'right': (.3, .99), 'right_and_in_form': both}
+@pytest.mark.parametrize('before, right, both, holds', [
+    ((.1, .2), .3, (.99, .97), True), ((.1, .2), .3, (.5, .97), False),
+    ((.1, .2), .3, (.99, .5), False), ((.9, .2), .3, (.99, .97), False),
+    ((.1, .2), .99, (.99, .97), False)])
+def test_both_rewards_must_show_from_low_and_with_one_it_is_chance(
+    conclude, monkeypatch, before, right, both, holds):
+  shares = {'start': before, 'form_3_1': both} | {
+      f'form_{form}_{seed}': (.99, .97) for form in (0, 3) for seed in (0, 2)}
+  shares['form_0_1'] = (right, .99)
   monkeypatch.setattr(drill, 'practise', lambda *_, **__: {'test/accuracy': [(0, 0.)]})
   monkeypatch.setattr(r1_format, 'looked', lambda _, params, __: dict(zip(
       ('in form', 'right'), shares[params])))
