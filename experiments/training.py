@@ -57,18 +57,14 @@ class Run:
     """Makes the state: from our newest checkpoint, else --init_from prepared, else fresh."""
     config = self.config
     with mesh_lib.use(self.mesh):
-      build, key = functools.partial(first_state, config, self._optimizer, self._beside), (
-          jax.random.key(config.fit.seed))
-      shapes = jax.eval_shape(build, key)
-      self._shardings = mesh_lib.like_params(shapes, mesh_lib.tree_sharding(
-          self.mesh, transformer.logical_axes(config.model)), self.mesh)
+      born, shapes, self._shardings = fresh(config, self.mesh, self._optimizer, self._beside)
       if self.checkpoints.latest() is not None:  # nothing is born: two states may not fit
         self.state, position = self.checkpoints.restore(
             workdir.with_sharding(shapes, self._shardings))
         if position is not None:
           batches.set_state(position)
       else:
-        self.state = mesh_lib.born(self.mesh, build, self._shardings, key)
+        self.state = born()
         if config.init_from:
           loaded = prepare(_loaded(config, self.mesh, self._tokenizer))
           self.state = self.state._replace(params=self.state.params | loaded)
@@ -144,11 +140,21 @@ def finetuned(config: Any, elements: float, *, batch_size: int, rate: float) -> 
       optim=dataclasses.replace(config.optim, learning_rate=peak))
 
 
-def first_state(config: Any, optimizer: Any, beside: transformer.Params, key: jax.Array) -> Any:
-  """The state before the first step, with what is `beside` the model among its parameters."""
-  params_key, key = jax.random.split(key)
-  params = transformer.init(config.model, params_key) | beside
-  return state_lib.create(params, optimizer, key)
+def fresh(config: Any, mesh: Any, optimizer: Any, beside: transformer.Params | None = None
+          ) -> tuple[Callable[[], Any], Any, Any]:
+  """What makes the first state, born sharded; its shapes; its shardings.
+
+  What is `beside` the model is among its parameters, replicated.
+  """
+  def build(key):
+    params_key, key = jax.random.split(key)
+    params = transformer.init(config.model, params_key) | (beside or {})
+    return state_lib.create(params, optimizer, key)
+  key = jax.random.key(config.fit.seed)
+  shapes = jax.eval_shape(build, key)
+  shardings = mesh_lib.like_params(
+      shapes, mesh_lib.tree_sharding(mesh, transformer.logical_axes(config.model)), mesh)
+  return functools.partial(mesh_lib.born, mesh, build, shardings, key), shapes, shardings
 
 
 def _loaded(config: Any, mesh: Any, tokenizer: Any) -> Any:

@@ -194,6 +194,8 @@ def collectives(text: str) -> list[Collective]:
         size, devices = _bytes(match[1]), _group(match[4])
         if match[3] and kind == 'all-gather':  # a start's result holds the operand too
           size *= devices / (devices + 1)
+        if match[3] and kind == 'collective-permute':
+          size /= 2
         share = (devices - 1) / devices
         factor = {'all-reduce': 2 * share, 'collective-permute': 1,
                   'reduce-scatter': share if scatter else devices - 1}.get(kind, share)

@@ -134,7 +134,8 @@ class Trainer:
         transformer.Transformer(model), model, mesh_lib.make(config.mesh))
     apply = lambda params, *args, **kwargs: network.apply({'params': params}, *args, **kwargs)
     objective = language.next_token(apply, jnp.ones(model.vocabulary, jnp.int32))
-    self.state, self.shardings = training.fresh(config, self._mesh, optimizer)
+    born, _, self.shardings = training.fresh(config, self._mesh, optimizer)
+    self.state = born()
     self._step = jax.jit(
         functools.partial(step_lib.train_step, objective=objective, optimizer=optimizer),
         donate_argnums=0, out_shardings=(self.shardings, None))
