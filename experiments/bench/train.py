@@ -285,6 +285,9 @@ def table(report: dict[str, Any]) -> str:
           f'{run["gflops"]:10,.1f}{run["share_of_peak"]:9.1%}{ratio}{memory}{wait}')
   lines += [f'{row["size"]} {row["family"]}: {row["flops"]}; {row["attention"]}'
             for row in report['rows']]
+  if any(row['jax']['memory_gb'] for row in report['rows']):
+    lines.append('memory GB of nanollm_jax: the most of all rows so far; alone by --bench.sizes and '
+                 '--bench.families')
   return '\n'.join(lines)
 
 
@@ -305,6 +308,9 @@ def main(config: Config) -> None:
   if config.torch:
     need('torch', 'torch')
   known = metrics.peak_flops()
+  if config.torch and known and jax.device_count() > 1:
+    raise InputError(f'--bench.torch compares on one device, but there are {jax.device_count()}: '
+                     'show one, by CUDA_VISIBLE_DEVICES=0, say.')
   peak = known * jax.device_count() if known else matmul_peak()
   report = dict(
       environment=metrics.environment(), config=dataclasses.asdict(config), peak=peak,
