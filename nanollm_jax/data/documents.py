@@ -46,8 +46,9 @@ def read(patterns: Sequence[str], validation_fraction: float = 0.0,
   """Streams (split, text) from files, split being 'train' or 'validation'.
 
   A .txt file is cut at lines `<|endoftext|>`, or else at blank lines, and its last fraction is
-  for validation (nanoGPT's convention); a document of another format goes where a hash of its
-  text says. Empty and binary documents (NUL bytes, no UTF-8) are skipped and reported in a line.
+  for validation (nanoGPT's convention; no such line is divided); a document of another format
+  goes where a hash of its text says. Empty and binary documents (NUL bytes, no UTF-8) are skipped
+  and reported in a line.
   Raises InputError for files that cannot be read or hold no text; see `find`.
   """
   if not 0 <= validation_fraction < 1:
@@ -100,9 +101,20 @@ def _txt(path: pathlib.Path, fraction: float) -> Iterator[tuple[str, bytes]]:
     border = int(size * (1 - fraction))
     file.seek(border)
     border += next((k for k, byte in enumerate(file.read(4)) if byte & 0xC0 != 0x80), 0)
+    border = _behind_mark(file, border) if marked else border
     for split, start, stop in (('train', 0, border), ('validation', border, size)):
       file.seek(start)
       yield from ((split, raw) for raw in _cut(file, stop, marked) if raw.strip())
+
+
+def _behind_mark(file: BinaryIO, border: int) -> int:
+  """The border, or the end of the mark's line that it stands in."""
+  start = max(0, border - 100)  # a mark with the spaces around it is no longer
+  file.seek(start)
+  start += file.read(border - start).rfind(b'\n') + 1
+  file.seek(start)
+  line = file.readline()
+  return start + len(line) if line.strip() == _MARK else border
 
 
 def _cut(file: BinaryIO, stop: int, marked: bool) -> Iterator[bytes]:

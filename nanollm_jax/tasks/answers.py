@@ -4,12 +4,14 @@ An answer X is asked for as `Answer: X.` It is also taken, in any case of letter
 is X`, `answer = X`, `#### X`, `\boxed{X}`, and from a text that is nothing but X, with words like
 `So it is` before. X ends with its sentence or line; signs of emphasis, quotes and mathematics
 around it (`**X**`, `"X"`, `$X$`, `\(X\)`) do not count. Several answers must be the same, and one
-that goes on, as in `3 or 4`, is another.
+that goes on, as in `3 or 4`, is another. `answer is` before words alone, as in `I hope this answer
+is helpful`, gives none beside another form; alone, it does where the words can be read.
 
 A number has ASCII digits, perhaps a sign (- or the minus U+2212), `$`, commas every three digits, a
 decimal part, brackets, `x =` before it and up to three words behind it, as in `12 red apples`; 7.0
-is 7. None is: 7/1, 3+4, 2**9, 1e999, inf, nan, 12%, 3 million, digits of other scripts (who asks in
-ASCII can expect it back, and look-alikes must not pass), over 40 digits.
+is 7. None is: 7/1, 3+4, 2**9, 1e999, inf, nan, 12%, 3 million, 3 squared, 3 cents where the
+question has no cents, digits of other scripts (who asks in ASCII can expect it back, and
+look-alikes must not pass), over 40 digits.
 """
 
 import re
@@ -22,12 +24,14 @@ LONGEST = 20_000  # characters of a text that is read at all
 _LONGEST_ANSWER = 200
 _DIGITS = 40  # far under the length at which Python refuses to read an integer
 
-_MARK = re.compile(r'(?<![\w/])answer\b[*_`]*\s*(?:is\b\s*:?|[:=])[*_`]*\s*|####\s*|'
+_MARK = re.compile(r'(?<![\w/])answer\b[*_`]*\s*(?:(is\b\s*:?)|[:=])[*_`]*\s*|####\s*|'
                    r'(?=\\boxed\s*\{)', re.I)
+# What an answer in prose has and other prose has not: a digit, or a letter that is no word.
+_TOLD = re.compile(r"\d|(?<![\w'’])(?!I[\s'’]|a\s+(?!(?:or|and|not)\b)[a-z]{2})[^\W_](?!\w)")
 _END = re.compile(r'\n|[.!?]+(?=\W|$)')
 _LEAD = re.compile(r"^(?:(?:so|thus|hence|therefore|it is|it's|that is|that's|there are)\b[,:]?\s+"
                    r'|=\s*)+', re.I)
-_LEFT = re.compile(r"""^(?:[\s*_`"']|\\[(\[]|\$(?=[\\$]))+""")
+_LEFT = re.compile(r"""^(?:[\s*_`"']|\\[(\[]|\$(?=[\\$])|\\(?=\$))+""")
 _RIGHT = re.compile(r"""(?:[\s*_`"'.,:!$]|\\[)\]])+$""")
 _WRAP = re.compile(r'\\(?:boxed\s*|text)\{([^{}]*)\}')
 _NUMBER = re.compile(
@@ -35,7 +39,10 @@ _NUMBER = re.compile(
     r'((?:\s+[a-z]+){0,3})', re.I)
 _NOT_UNITS = frozenset(
     'hundred thousand million billion trillion dozen score percent half third quarter or and to '
-    'point minus plus times divided over is not but e'.split())
+    'point minus plus times divided over is not but e hundreds thousands millions billions '
+    'trillions dozens tenth tenths hundredth hundredths thousandth thousandths'.split())
+_POWERS = frozenset('squared cubed factorial'.split())  # of the number, if right behind it
+_CENTS = re.compile(r'\bcents?\b', re.I)
 _ANY_NUMBER = re.compile(r'(?<![\w.])-?\$?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?!\w)',
                          re.A)
 _LETTERS = re.compile(r'[a-z]+|[a-z](?:[\s,-]+[a-z])+', re.I)
@@ -49,7 +56,8 @@ def number(text: str) -> Fraction | None:
   found = _NUMBER.fullmatch(text.strip(' ()[]').replace('\u2212', '-'))
   if not found or found[1] and found[2] or len(found[3]) > _DIGITS:
     return None
-  if _NOT_UNITS & set(found[4].lower().split()):
+  words = found[4].lower().split()
+  if _NOT_UNITS & set(words) or _POWERS & set(words[:1]):
     return None
   return Fraction(found[1] + found[2] + found[3].replace(',', ''))
 
@@ -63,7 +71,7 @@ def final(text: str, read: Read) -> tuple[Value | None, str]:
   """The one answer that a text gives, and ''; or None, and why there is none."""
   if len(text) > LONGEST:
     return None, 'too long'
-  places = _places(text)
+  places = _places(text, read)
   values = {place: read(_bare(place)) for place in places}
   for place, value in values.items():
     words = _bare(place).split() if value is None else ()
@@ -86,7 +94,9 @@ def grade(text: str, read: Read, right: Callable[[Value], bool]) -> Grade:
 
 def grade_number(example: Example, text: str) -> Grade:
   """Grades a text whose one answer must be the number `example.answer`."""
-  return grade(text, number, lambda value: value == number(example.answer))
+  cents = _CENTS.search(example.question)
+  read = lambda answer: number(answer) if cents or not _CENTS.search(answer) else None
+  return grade(text, read, lambda value: value == number(example.answer))
 
 
 def grade_letters(example: Example, text: str) -> Grade:
@@ -100,13 +110,26 @@ def grade_last_number(example: Example, text: str) -> Grade:
   return grade(found[-1] if found else '', number, lambda value: value == number(example.answer))
 
 
-def _places(text: str) -> list[str]:
+def _places(text: str, read: Read) -> list[str]:
   """What stands where answers stand; the whole text if there is no such place."""
-  marks = [mark.end() for mark in _MARK.finditer(text)]
+  marks = list(_MARK.finditer(text))
   if not marks:
     return [_LEAD.sub('', _bare(_cut(text.strip())))]
-  ends = [_END.search(text, at, at + _LONGEST_ANSWER + 1) for at in marks]
-  return [text[at:end.start()] if end else _cut(text[at:]) for at, end in zip(marks, ends)]
+  explicit = not all(mark[1] for mark in marks)
+  places = [_place(text, mark.end()) for mark in marks]
+  return [place for place, mark in zip(places, marks) if not mark[1] or _TOLD.search(place)
+          or not explicit and _begins(place, read)] or places
+
+
+def _place(text: str, at: int) -> str:
+  """The rest of a sentence or line."""
+  end = _END.search(text, at, at + _LONGEST_ANSWER + 1)
+  return text[at:end.start()] if end else _cut(text[at:])
+
+
+def _begins(place: str, read: Read) -> bool:
+  """Whether an answer can be read in a place or in its first word."""
+  return any(read(_bare(part)) is not None for part in (place, *_bare(place).split()[:1]))
 
 
 def _cut(text: str) -> str:

@@ -110,7 +110,8 @@ def gsm8k(path: str, split: str = '', *, style: str = 'steps') -> Task:
 def choice(rows: Iterable[dict], split: str = '') -> Task:
   """Multiple choice: {question, choices, answer}, the answer an index from 0 or a letter.
 
-  Right is the letter, alone or with the words of its choice behind it. Raises InputError.
+  Right is the letter, alone or with the words of its choice behind it, not with those of another.
+  Raises InputError.
   """
   examples = []
   for number, row in enumerate(rows, 1):
@@ -129,16 +130,25 @@ def choice(rows: Iterable[dict], split: str = '') -> Task:
 
 def _grade_choice(example: Example, text: str) -> Grade:
   offered = [_plain(line) for line in example.question.splitlines()]
+  belied = _belied(text[:answers.LONGEST].upper(), offered)
 
   def read(answer: str) -> str | None:
     found = re.fullmatch(r'\(?([A-Z])(?:[).:]+ *(.*))?', _plain(answer))
-    if not found:
+    if not found or found[1] in belied:
       return None
     letter, words = found[1], found[2]
     return letter if any(line == f'{letter}. {words}' if words else line.startswith(f'{letter}. ')
                          for line in offered) else None
 
   return answers.grade(text, read, lambda letter: letter == example.answer)
+
+
+def _belied(text: str, offered: list[str]) -> set[str]:
+  """The letters behind which the words of another choice stand."""
+  choices = sorted((line[3:] for line in offered if re.match(r'[A-Z]\. .', line)), key=len)
+  others = '|'.join(map(re.escape, reversed(choices)))
+  found = re.findall(rf'\b([A-Z])[*_)]*[).:][*_)]* *({others})(?=[*_]*(?:[.!?,\n]|$))', text)
+  return {letter for letter, words in found if words and f'{letter}. {words}' not in offered}
 
 
 def _plain(line: str) -> str:

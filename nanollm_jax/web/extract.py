@@ -14,7 +14,7 @@ except ImportError:  # an extra; see `check`
 
 DEEPEST = 10_000  # tags inside each other; the parser's time grows as their square
 _META = re.compile(rb'<meta[^>]{0,200}?charset\s*=\s*["\']?\s*([\w.:-]{2,40})', re.I)
-_TAG = re.compile(r'<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*?(/?)>')
+_TAG = re.compile(r'<(/?)([a-zA-Z][a-zA-Z0-9]*+)[^<>]*?(/?)>')
 _VOID = frozenset('area base br col embed hr img input link meta source track wbr p li'.split())
 
 

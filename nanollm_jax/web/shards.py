@@ -112,11 +112,23 @@ class Counts:
 
 def key_of(shard: Shard, config: WebConfig, tokenizer: str = '', **more: Any) -> dict[str, Any]:
   """What the output of a shard follows from, with files by their content."""
-  stat = os.stat(shard.path)
   fixed = dataclasses.asdict(dataclasses.replace(
       config, warcs=(), workers=0, blocklists=tuple(map(_content, config.blocklists)),
       quality=_content(config.quality))) | dict(more, tokenizer=_content(tokenizer))
-  return {'size': stat.st_size, 'time': stat.st_mtime_ns} | json.loads(json.dumps(fixed))
+  return _state(pathlib.Path(shard.path)) | json.loads(json.dumps(fixed))
+
+
+def _state(path: pathlib.Path) -> dict[str, Any]:
+  """What changes with a file, or with the pages of a folder."""
+  if not path.is_dir():
+    stat = path.stat()
+    return {'size': stat.st_size, 'time': stat.st_mtime_ns}
+  digest = hashlib.blake2b(digest_size=16)
+  for page in warc.pages(path):
+    stat = page.stat() if page.exists() else page.lstat()
+    one = page.relative_to(path).as_posix(), stat.st_size, stat.st_mtime_ns
+    digest.update(repr(one).encode())
+  return {'pages': digest.hexdigest()}
 
 
 def _content(name: str) -> str:

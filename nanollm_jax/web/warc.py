@@ -37,7 +37,7 @@ def read(path: str | pathlib.Path) -> Iterator[Record]:
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    for page in sorted(path.rglob('*.htm*')):
+    for page in pages(path):
       yield _file(page, page.relative_to(path).as_posix())
   elif path.suffix in ('.html', '.htm'):
     yield _file(path, path.name)
@@ -46,10 +46,18 @@ def read(path: str | pathlib.Path) -> Iterator[Record]:
       yield from _records(_Unpacked(file))
 
 
+def pages(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The HTML files below a folder, with links that lead nowhere, sorted."""
+  return sorted(page for page in folder.rglob('*.htm*') if page.is_file() or not page.exists())
+
+
 def _file(path: pathlib.Path, name: str) -> Record:
-  if path.stat().st_size > LARGEST:
-    return Record(f'file:{name}', '', b'', reason='too_large')
-  body = path.read_bytes()
+  try:
+    if path.stat().st_size > LARGEST:
+      return Record(f'file:{name}', '', b'', reason='too_large')
+    body = path.read_bytes()
+  except OSError:
+    return Record(f'file:{name}', '', b'', reason='unreadable')
   return Record(f'file:{name}', hashlib.blake2b(body, digest_size=16).hexdigest(), body)
 
 
@@ -80,7 +88,7 @@ class _Unpacked:
     try:
       self._held += self._inflate.decompress(self._raw, _CHUNK)
     except zlib.error as error:
-      self._inflate = None
+      self._raw, self._inflate = self._raw[1:], None
       raise Damage('gzip') from error
     if self._inflate.eof:
       self._raw, self._inflate = self._inflate.unused_data.lstrip(b'\0'), None
@@ -125,7 +133,7 @@ class _Unpacked:
   def resume(self) -> bool:
     """Goes on at the next gzip member, or the next line that begins a record; False if none."""
     mark = b'\x1f\x8b\x08' if self.packed else b'WARC/1.'
-    held = self._raw[1:] if self.packed else bytes(self._held)
+    held = self._raw if self.packed else bytes(self._held)
     self._held.clear()
     while True:
       at = held.find(mark)

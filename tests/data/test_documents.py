@@ -104,6 +104,19 @@ def test_validation_border_does_not_split_a_character(tmp_path):
     assert len(parts) == 2 and ''.join(parts) == '日' * length
 
 
+@pytest.mark.parametrize('mark', ['<|endoftext|>\n', ' <|endoftext|> \r\n'])
+def test_validation_border_does_not_split_an_end_mark(tmp_path, mark):
+  first, second = 'é line.\n', 'Another line é.\n'
+  size = len(f'{first}{mark}{second}'.encode())
+  (tmp_path / 'a.txt').write_bytes(f'{first}{mark}{second}'.encode())
+  for border in range(1, size):
+    found = list(documents.read([str(tmp_path / 'a.txt')], 1 - (border + 0.5) / size))
+    texts = ''.join(text for _, text in found)  # less pieces of white space
+    assert ''.join(texts.split()) == ''.join((first + second).split()), border
+    if len(first.encode()) <= border <= len((first + mark).encode()):
+      assert found == [('train', first), ('validation', second)], border
+
+
 def test_empty_and_binary_documents_are_counted_and_skipped(tmp_path, capsys):
   path = tmp_path / 'a.jsonl'
   path.write_bytes(b'{"text": "good"}\n{"text": ""}\n{"text": null}\n\n{"text": "a\\u0000b"}\n'

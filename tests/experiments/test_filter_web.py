@@ -257,6 +257,23 @@ def test_a_shard_follows_from_the_content_of_files_and_not_their_path(tmp_path, 
   assert named['tokenizer'] == 'gpt2'
 
 
+def test_a_folder_follows_from_the_pages_below_it(tmp_path):
+  key = lambda: shards_lib.key_of(shards_lib.Shard(str(tmp_path), 'a'), WebConfig())
+  page = tmp_path / 'deep' / 'a.html'
+  page.parent.mkdir()
+  page.write_text('one')
+  keys = [key()]
+  page.write_text('three')
+  keys.append(key())
+  (tmp_path / 'deep' / 'b.html').write_text('two')
+  (tmp_path / 'gone.html').symlink_to(tmp_path / 'nowhere')
+  keys.append(key())
+  os.utime(page, (0, 0))
+  keys.append(key())
+  (tmp_path / 'notes.txt').write_text('no page')
+  assert all(one != other for one, other in zip(keys, keys[1:])) and key() == keys[-1]
+
+
 @pytest.mark.parametrize('web, sentence', [
     (dict(warcs=()), 'there is no crawl.*--web.warcs'), (dict(warcs=('gone*.warc.gz',)), 'matches no file'),
     (dict(warcs=(__file__,)), 'is not read'), (dict(warcs=('.',), blocklists=('gone.txt',)), 'gone.txt')])

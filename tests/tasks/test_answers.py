@@ -100,10 +100,62 @@ def test_letters(text, right):
 
 @pytest.mark.parametrize('piece', [
     'Answer: ', '\\boxed{', '$', '*', '12 ', '(', 'answer ', '#', '\\text{', 'so ', '1,', '. ',
-    'a=', '<', '-', 'it is ', '\n', '####', '12.', 'Answer: 12 or ', 'Answer: 12' + ' ' * 190])
+    'a=', '<', '-', 'it is ', '\n', '####', '12.', 'Answer: 12 or ', 'the answer is so ',
+    'Answer: 12' + ' ' * 190])
 def test_a_flood_is_graded_quickly(piece):
   start = time.perf_counter()
   answers.grade_number(TWELVE, (piece * 20_000)[:answers.LONGEST])
   answers.grade_letters(TWELVE, (piece * 20_000)[:answers.LONGEST])
   answers.grade_last_number(TWELVE, piece * 20_000)
   assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize('text, reason', [
+    ('Answer: 12. I hope this answer is helpful.', 'right'),
+    ('The answer is 12. I hope this answer is helpful.', 'right'),
+    ('Answer: 12. Because the answer is a whole number, I think.', 'right'),
+    ('Answer: 13. I hope this answer is helpful.', 'wrong'),
+    ('Answer: 12. The answer is 13.', 'two answers'),
+    ('The answer is 13. Answer: 12. This answer is final.', 'two answers'),
+    ('Answer: 12. The answer is 12 or 13.', 'two answers'),
+    ('Answer: 12. The answer is not 12.', 'no answer'),
+    ('Answer: 12. The answer is １３.', 'no answer'),
+    ('Answer: 12. Answer: banana. This answer is final.', 'no answer'),
+    ('Answer: 12. #### banana', 'no answer'), (r'Answer: 12. \boxed{}', 'no answer'),
+    ('Answer: banana. This answer is final.', 'no answer'),
+    ('This answer is final.', 'no answer')])
+def test_prose_behind_an_answer_is_none(text, reason):
+  assert answers.grade_number(TWELVE, text).reason == reason
+
+
+@pytest.mark.parametrize('text, reason', [
+    ('Answer: r-b-r. This answer is final.', 'right'),
+    ('Answer: r-b-r. The answer is a word and I am sure.', 'right'),
+    (r'The answer is \boxed{rbr}.', 'right'),
+    ('The answer is rbr.', 'right'), ('The answer is r-b-r', 'right'),
+    ('Answer: r-b-y. The answer is rbr.', 'wrong'),
+    ('Answer: r-b-r. The answer is r-b-y.', 'two answers'),
+    ('The answer is r-b-r. The answer is rby.', 'two answers'),
+    ('Answer: r-b-r. Answer: rby.', 'two answers')])
+def test_letters_in_prose_count_only_without_an_explicit_mark(text, reason):
+  assert answers.grade_letters(Example('?', 'r-b-r', 'p'), text).reason == reason
+
+
+@pytest.mark.parametrize('text', [
+    r'\boxed{\$12}', r'Answer: \$12', r'$\boxed{\$12}$', r'#### \$12', r'Answer: $\$12$.', '$12',
+    r'\(12\)', r'Answer: **\$12.00**'])
+def test_dollars_of_latex_are_dollars(text):
+  assert answers.grade_number(TWELVE, text).score == 1
+
+
+@pytest.mark.parametrize('unit, right', [
+    ('hundreds', 0), ('thousands', 0), ('dozens', 0), ('tenths', 0), ('hundredths', 0),
+    ('squared', 0), ('cubed', 0), ('factorial', 0), ('cents', 0), ('feet squared', 1),
+    ('squares', 1), ('dollars', 1)])
+def test_words_that_make_another_number_are_no_units(unit, right):
+  assert answers.grade_number(TWELVE, f'Answer: 12 {unit}.').score == right
+
+
+def test_cents_are_a_unit_where_the_question_has_them():
+  asked = Example('How many cents does it cost?', '12', 'p')
+  assert answers.grade_number(asked, 'Answer: 12 cents.').score == 1

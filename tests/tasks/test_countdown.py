@@ -59,6 +59,8 @@ def test_what_is_no_expression(text):
     ('Answer: (25 - 5) * 3. Answer: (25-5)*3.', 1, 'right'),
     ('Answer: (25 - 5) * 3. Answer: 3 * (25 - 5).', 0, 'two answers'),
     ('Answer: (25 - 5) * 3 = 61.', 0, 'two answers'),
+    ('Answer: (25 - 5) * 3. The answer is correct.', 1, 'right'),
+    ('Answer: (25 - 5) * 3. The answer is 60.', 0, 'two answers'),
     ('Answer: 25 - 5 * 3.', 0, 'wrong'), ('Answer: 60.', 0, 'wrong'),
     ('Answer: (25 - 5) * 3 * 3 / 3.', 0, 'wrong'), ('Answer: 25 + 5 * (3 + 4).', 0, 'wrong'),
     ('Answer: 5 * (3 * 5 - 3).', 0, 'wrong'), ('Answer: (2 5 - 5) * 3.', 0, 'not an expression'),

@@ -139,7 +139,12 @@ PETS = {'question': 'Which is it?', 'choices': ['a cat', 'a dog.', 'two words', 
     ('Answer: B. a dog.', 1), (r'\boxed{B}', 1),
     ('A', 0), ('Answer: C.', 0), ('B. a cat', 0), ('A or B', 0), ('Answer: A. Answer: B.', 0),
     ('Answer: B or C', 0), ('E', 0), ('', 0), ('Be careful', 0), ('A dog', 0), ('1', 0), ('AB', 0),
-    ('A. Wait, no. B.', 0)])
+    ('A. Wait, no. B.', 0),
+    ('Answer: B. Because the answer is obvious.', 1), ('Answer: B. The answer is a pet.', 1),
+    ('Answer: B. The answer is A.', 0), ('Answer: B. The answer is definitely A.', 0),
+    ('Answer: B. The answer is a or b.', 0), ('Answer: B. It barks.', 1),
+    ('Answer: B. an owl', 0), ('Answer: B. An owl. It flies.', 0), ('Answer: (B) a cat', 0),
+    ('**Answer:** **B**. Two words', 0), ('Answer: B. A dog. Not A. a cat.', 1)])
 def test_choice_grades(text, score):
   task = tasks.choice([PETS], 'test')
   assert task.grade(task.example(0, 'test'), text).score == score

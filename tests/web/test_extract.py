@@ -66,6 +66,10 @@ def test_deep_pages():
   assert text_of(b'<html><body><p>Drawn.</p><svg>' + b'<path d="M0"/>' * 20_000)[1] == ''
 
 
+def test_a_tag_without_an_end_is_passed_over_at_once():
+  assert extract._depth('<b>' * 10_001 + '<' + 'a' * 200_000) == 10_001
+
+
 def test_plain_text_is_taken_as_it_is():
   record = Record('', '', b'One <b>.\n\n\n  Two.  \n', 'utf-8', plain=True)
   assert extract.text_of(record) == ('One <b>.\nTwo.', '')

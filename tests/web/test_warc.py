@@ -51,6 +51,13 @@ def test_a_damaged_member_costs_one_record(tmp_path):
       ('1', ''), ('', 'broken_record'), ('3', ''), ('4', ''), ('5', '')]
 
 
+@pytest.mark.parametrize('length', ['200', None], ids=['too short', 'none'])
+def test_damage_seen_at_the_end_of_a_member_costs_no_record_behind_it(tmp_path, length):
+  damaged = record(0, HTML * 9, **{'Content-Length': length})
+  found = read(tmp_path, b''.join(map(gzip.compress, [damaged, *RECORDS[1:]])))
+  assert found[-6:] == [('', 'broken_record'), *WHOLE]
+
+
 @pytest.mark.parametrize('name', ['a.warc.gz', 'a.warc'])
 def test_a_cut_file_loses_its_last_record(tmp_path, name):
   pack = gzip.compress if name.endswith('gz') else bytes
@@ -124,3 +131,11 @@ def test_wet_files_and_folders(tmp_path):
   assert (one.url, one.body, one.reason) == ('file:deep/a.html', HTML, '')
   again, = warc.read(tmp_path / 'pages' / 'deep' / 'a.html')
   assert again.body == HTML and again.id == one.id
+
+
+def test_what_is_no_file_in_a_folder_ends_no_run(tmp_path):
+  (tmp_path / 'x.html').mkdir()
+  (tmp_path / 'x.html' / 'a.html').write_bytes(HTML)
+  (tmp_path / 'gone.html').symlink_to(tmp_path / 'nowhere.html')
+  assert [(one.url, one.reason) for one in warc.read(tmp_path)] == [
+      ('file:gone.html', 'unreadable'), ('file:x.html/a.html', '')]
