@@ -36,6 +36,7 @@ setuptools.setup(
         'fast': ['gigatoken>=0.10'],
         'ray': [*WEB, 'ray[data]>=2.40'],
         'cuda': ['jax[cuda13]>=0.10.2,<0.13'],
+        'cuda12': ['jax[cuda12]>=0.10.2,<0.13'],  # for drivers older than 580
         'tpu': ['jax[tpu]>=0.10.2,<0.13'],
         'eval': ['lm-eval>=0.4.13'],
         'torch': ['torch>=2.6'],

@@ -115,4 +115,6 @@ def begin(config: Any, tokenizer: Tokenizer, extra: dict[str, Any]) -> None:
   if jax.process_index() == 0:
     flags.save(config, folder, trains=True)
     tokenizer.save(folder / 'tokenizer.json')
-    (folder / 'environment.json').write_text(json.dumps(metrics.environment() | extra, indent=1))
+    aside = folder / 'environment.json.partial'  # the others may read meanwhile
+    aside.write_text(json.dumps(metrics.environment() | extra, indent=1))
+    aside.replace(folder / 'environment.json')

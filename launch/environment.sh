@@ -15,8 +15,11 @@ find_python() {
 }
 
 extras() {  # what this machine can use, besides what was asked for
-  local list=${EXTRAS:-}
-  command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 && list+=,cuda
+  local list=${EXTRAS:-} driver
+  if [[ $list != *cuda* ]] && nvidia-smi -L >/dev/null 2>&1; then
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+    [ "${driver%%.*}" -lt 580 ] 2>/dev/null && list+=,cuda12 || list+=,cuda  # 13 needs 580
+  fi
   compgen -G '/dev/accel*' >/dev/null && list+=,tpu
   echo "${list#,}"
 }

@@ -7,10 +7,21 @@
 # to stop, when 5 lives in a row are shorter than a minute, or when 10 in a row save no checkpoint
 # (where the workdir has a folder for them). Lives that save one never run out. Needs bash 5.1.
 set -uo pipefail
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then
+  echo "error: launch/supervise.sh needs bash 5.1 or newer, this is $BASH_VERSION." >&2
+  exit 1
+fi
 source "$(dirname "$0")/environment.sh"
 install "$(extras)" || exit 1
 count=${PROCESSES:-1} stopping= short=0 vain=0 children=()
-stop() { stopping=$1; kill -TERM "${children[@]}" 2>/dev/null; }
+stop() {
+  stopping=$1
+  if [[ -n ${SLURM_JOB_ID:-} && ${START:-} == srun* ]]; then
+    scancel --signal=TERM "$SLURM_JOB_ID"  # to the tasks: srun itself would kill them unsaved
+  else
+    kill -TERM "${children[@]}" 2>/dev/null
+  fi
+}
 trap 'stop 143' TERM
 trap 'stop 130' INT
 
@@ -31,6 +42,9 @@ newest() {  # the newest whole checkpoint
 live() {  # all processes, until the last has gone; returns how the first one that failed ended
   local index one code=0 ended failed=0 killer=
   local address=127.0.0.1:$((20000 + RANDOM % 20000))
+  # What a process leaves here when an error is not to be repeated (see nanollm_jax/flags.py): in a
+  # folder that all nodes see, by a new name, as a network's disk may remember that one is missing.
+  export NANOLLM_ERROR=$(realpath "$venv")/error-$HOSTNAME-$$-$SECONDS
   children=()
   for ((index = 0; index < count; index++)); do
     if ((count > 1)); then
@@ -61,6 +75,7 @@ saved+=/checkpoints
 while [ -z "$stopping" ]; do
   began=$SECONDS before=$(newest)
   live "$@"; code=$?
+  if [ -e "$NANOLLM_ERROR" ]; then rm "$NANOLLM_ERROR"; code=1; fi  # srun may return another's code
   if ((code < 2)) || [ -n "$stopping" ]; then exit "$code"; fi
   if ((SECONDS - began < ${SHORT:-60})); then ((++short)); else short=0; fi
   if [ -d "$saved" ] && [ "$(newest)" = "$before" ]; then ((++vain)); else vain=0; fi

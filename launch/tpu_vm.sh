@@ -101,7 +101,8 @@ is_there() {  # says yes where worker 0 runs these words or ran them last, and w
 prepare() {  # the repository, Python and packages on all workers, where nothing may run meanwhile
   local code=${TMPDIR:-/tmp}/nanollm-$name.tgz mount=
   [ -n "${BUCKET:-}" ] && mount=" && mkdir -p runs \
-&& { mountpoint -q runs || gcsfuse --implicit-dirs $(printf %q "$BUCKET") runs; }"
+&& { mountpoint -q runs \
+|| gcsfuse --implicit-dirs --rename-dir-limit=100000 $(printf %q "$BUCKET") runs; }"
   run bash -c "git ls-files -coz --exclude-standard | tar -czf $(printf %q "$code") --null -T -"
   run "${tpus[@]}" tpu-vm scp "$code" "$name:nanollm.tgz" "${place[@]}" --worker=all
   on all "mkdir -p nanollm && cd nanollm \

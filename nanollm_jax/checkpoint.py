@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from nanollm_jax import InputError
+from nanollm_jax import InputError, flags
 
 # What the system says of a write, and what that means.
 FULL = {'No space left': 'the disk is full', 'quota exceeded': 'the disk quota is used up',
@@ -40,9 +40,17 @@ class Checkpoints:
         self.directory, preservation_policy=kept, cleanup_tmp_directories=True)
 
   def latest(self) -> int | None:
-    """The newest whole step, or None."""
+    """The newest whole step, or None; all processes ask together.
+
+    Raises OutOfStep where they see different ones, as on a network's disk: each would go on from
+    its own.
+    """
     newest = self._orbax.latest
-    return None if newest is None else newest.step
+    seen = _gather(json.dumps(newest and newest.step))
+    if len(set(seen)) > 1:
+      raise flags.OutOfStep(f'in {self.directory} the processes see other newest steps '
+                            f'({", ".join(seen)}): start all of them again.')
+    return newest and newest.step
 
   def save(self, step: int, state: Any, data: Any = None) -> None:
     """Begins to save a tree of arrays and the data source's JSON-able state.

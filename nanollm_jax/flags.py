@@ -5,6 +5,7 @@ A config is a frozen dataclass; a field that is itself a dataclass becomes a dot
 explains its fields in lines `name: help`, and these lines are the flags' help.
 """
 
+import contextlib
 import dataclasses
 import errno
 import inspect
@@ -27,6 +28,10 @@ DEFINE = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer,
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, the largest file allowed
 LOST = 75  # how a program exits when it is sound but another process of its job is gone
 RUNTIME = re.compile('(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ')
+
+
+class OutOfStep(RuntimeError):
+  """What the processes of a job see differs: all of them must start again."""
 
 
 def leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:
@@ -177,19 +182,28 @@ def run(main: Callable[..., None], config_class: type) -> None:
         where = error.filename or getattr(read(config), 'workdir', 'a file')
         _leave(f'error: {where} could not be written ({error.strerror}): make room and start '
                'the same command again; what was saved before stays good.')
+      if isinstance(error, OutOfStep):
+        _leave(f'error: {error}', LOST)
       if not _one_of_several():
         raise
       if RUNTIME.match(str(error)):  # a collective that fails says so at once, in several types
         _leave('error: another process of this job is gone, or a device failed '
                f'({str(error).splitlines()[0]}): start all of them again; they go on from the '
                'newest whole checkpoint.', LOST)
-      _leave(traceback.format_exc())
+      _leave(traceback.format_exc(), told=False)  # another one's end may have brought it about
 
   app.run(start)
 
 
-def _leave(sentence: str, code: int = 1) -> None:
-  """Ends the program; one of several processes ends at once, since the others wait for it."""
+def _leave(sentence: str, code: int = 1, told: bool = True) -> None:
+  """Ends the program; one of several processes ends at once, since the others wait for it.
+
+  launch/supervise.sh is told of an error that is not to be repeated: srun returns one exit code
+  for all processes, which may be that of another.
+  """
+  if code == 1 and told and 'NANOLLM_ERROR' in os.environ:
+    with contextlib.suppress(OSError):
+      pathlib.Path(os.environ['NANOLLM_ERROR']).touch()
   if not _one_of_several():
     sys.exit(sentence)
   print(sentence, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from nanollm_jax import InputError, checkpoint
+from nanollm_jax import InputError, checkpoint, flags
 from tests import full_disk
 
 SAVES = '''
@@ -130,6 +130,21 @@ def test_a_flip_in_the_place_in_the_data_is_found_too(tmp_path, capsys, other):
   assert again.restore({'x': np.zeros(2, int)})[1] == {'at': 1}
   assert 'the place in the data is not what was saved' in capsys.readouterr().err
   again.close()
+
+
+@pytest.mark.parametrize('others', (['10', '20'], ['20', 'null']))
+def test_processes_that_see_other_steps_do_not_train_together(tmp_path, monkeypatch, others):
+  """A network's disk may show a process the steps of some time ago."""
+  saver = checkpoint.Checkpoints(tmp_path)
+  saver.save(20, {'x': np.zeros(2)})
+  saver.wait()
+  assert saver.latest() == 20
+  monkeypatch.setattr(checkpoint, '_gather', lambda text: others)
+  with pytest.raises(flags.OutOfStep, match=rf'in {tmp_path}/checkpoints .* other newest steps'):
+    saver.latest()
+  monkeypatch.setattr(checkpoint, '_gather', lambda text: [text] * 2)
+  assert saver.latest() == 20
+  saver.close()
 
 
 def test_a_step_that_is_there_is_never_written_again(tmp_path):

@@ -161,6 +161,21 @@ def test_a_process_that_has_lost_another_starts_again_and_one_with_a_mistake_doe
   assert done.returncode == code and done.stderr.startswith(sentence), done.stderr
 
 
+@pytest.mark.parametrize('error, told', [
+    ("flags.InputError('give another')", True), ('KeyboardInterrupt()', True),
+    ("OSError(28, 'No space left')", True), ("flags.OutOfStep('other steps')", False),
+    ("ValueError('a mistake')", False)])  # which another process's end may have brought about
+def test_the_supervisor_is_told_of_an_error_that_is_not_to_be_repeated(tmp_path, error, told):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    script = FAILS.format(port=free.getsockname()[1]).replace('ValueError(config.error)', error)
+  done = subprocess.run(
+      [sys.executable, '-c', script], capture_output=True, text=True,
+      env=os.environ | {'JAX_PLATFORMS': 'cpu', 'NANOLLM_ERROR': str(tmp_path / 'error')})
+  assert done.returncode == (flags.LOST if 'OutOfStep' in error else 1), done.stderr
+  assert (tmp_path / 'error').exists() == told
+
+
 EXPERIMENT_OF = {'world': 'build_world', 'tokenizer': 'train_tokenizer', 'mesh': 'pretrain',
                  'model': 'pretrain', 'bench': 'bench.train'}
 FLAGFILES = sorted((ROOT / 'experiments/configs').rglob('*.flags'))

@@ -72,3 +72,17 @@ def test_any_experiment(launch):
   ran, said = launch('experiments.pretrain', '--fit.steps=2')
   assert ran == [['experiments.pretrain', '--fit.steps=2']]
   assert '== python -m experiments.pretrain --fit.steps=2' in said
+
+
+@pytest.mark.parametrize('driver, given, expected', [
+    ('580.65.06', '', 'cuda'), ('570.124.06', '', 'cuda12'), ('[N/A]', 'hf', 'hf,cuda'),
+    ('535.183.01', 'hf', 'hf,cuda12'), ('570.124.06', 'cuda', 'cuda'),
+    ('590.1', 'cuda12', 'cuda12')])
+def test_an_older_driver_gets_an_older_cuda(tmp_path, driver, given, expected):
+  (tmp_path / 'nvidia-smi').write_text(f'#!/bin/sh\n[ "$1" = -L ] || echo "{driver}\n{driver}"\n')
+  (tmp_path / 'nvidia-smi').chmod(0o755)
+  done = subprocess.run(
+      ['bash', '-c', 'set -euo pipefail; source launch/environment.sh; extras'], cwd=ROOT,
+      capture_output=True, text=True, check=True,
+      env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'EXTRAS': given})
+  assert done.stdout.strip() == expected and not done.stderr

@@ -96,7 +96,8 @@ def test_a_tpu_slice_is_made_installed_and_started(cluster):
   assert all('--zone=us-east5-b' in call for call in calls)
   assert {'--accelerator-type=v6e-16', '--runtime-version=v2-alpha-tpuv6e', '--spot'} < set(create)
   assert '--worker=all' in install and '--worker=all' in start and '--worker=0' in look
-  assert 'gcsfuse --implicit-dirs mine runs' in install[-1] and 'install tpu' in install[-1]
+  mount = 'gcsfuse --implicit-dirs --rename-dir-limit=100000 mine runs'  # else no folder is renamed
+  assert mount in install[-1] and 'install tpu' in install[-1]
   assert 'JAX_NUM_PROCESSES=auto' in start[-1] and 'tail -n 100 -F log' in look[-1]
   # The words pass through two shells unharmed: a stub for bash shows what supervise.sh is given.
   (cluster.folder / 'nanollm').mkdir()
@@ -227,7 +228,8 @@ def test_a_slice_that_is_there_starts_what_it_does_not_do_already(worker):
 def test_another_command_takes_the_place_of_what_runs(worker):
   stay = 'trap "touch ../heard; exit 143" TERM; touch ../on; while :; do /bin/sleep 0.1; done'
   worker.answer('tail -n', code=130)  # Ctrl-C while it looks
-  assert begin(worker, 'pretrain', stay) == 1 and worker.code == 130
+  begin(worker, 'pretrain', stay)  # it may not have begun when the launcher ends
+  assert worker.code == 130
   until = time.time() + 20
   while not (worker.folder / 'worker/on').exists() and time.time() < until:
     time.sleep(0.01)
@@ -273,16 +275,17 @@ def test_slurm_runs_one_process_a_gpu_and_restarts_them_together(cluster):
   python = cluster.folder / 'venv/bin/python'
   python.write_text(PYTHON.format(python=sys.executable, log=cluster.folder / 'ran', behave=''))
   python.chmod(0o755)
-  settings = dict(NODES='2', GPUS='4', VENV=str(cluster.folder / 'venv'), SBATCH='--partition=gpu')
+  settings = dict(NODES='2', GPUS='4', CPUS='6', VENV=str(cluster.folder / 'venv'),
+                  SBATCH='--partition=gpu')
   (call,) = cluster.run('launch/slurm.sh', *WORDS, **settings)
-  assert {'--nodes=2', '--ntasks-per-node=4', '--gpus-per-node=4', '--requeue', '--partition=gpu',
-          '--signal=B:TERM@120'} < set(call)
+  assert {'--nodes=2', '--ntasks-per-node=4', '--gpus-per-node=4', '--cpus-per-task=6', '--requeue',
+          '--partition=gpu', '--signal=B:TERM@120'} < set(call)
   cluster.answer('srun', code=137)
   script = call[-1].removeprefix('--wrap=')
   calls = cluster.run('-c', script, **settings)
   assert cluster.code == 0 and 'ended with code 137' in cluster.said
-  assert calls == [['srun', '--kill-on-bad-exit=1', '--ntasks=8', '--gpus-per-node=4', str(python),
-                    '-m', *WORDS]] * 2
+  assert calls == [['srun', '--kill-on-bad-exit=0', '--ntasks=8', '--gpus-per-node=4',
+                    '--cpus-per-task=6', str(python), '-m', *WORDS]] * 2
 
 
 @pytest.fixture
@@ -336,6 +339,53 @@ def test_a_supervisor_that_is_stopped_hands_it_on(supervise, tmp_path):
   process.communicate(timeout=20)
   assert process.returncode == 143 and len(supervise.ran()) == 2
   assert sorted((tmp_path / 'heard').read_text().split()) == ['0', '1']
+
+
+# Ends as srun does: its tasks are killed where it is told to stop, and hear what scancel sends.
+SRUN = '''#!/bin/bash
+echo "$$" > {folder}/task
+trap "echo killed >> {folder}/heard; exit 137" TERM
+trap "echo saved >> {folder}/heard; exit 143" USR1
+/bin/sleep 20 > /dev/null 2>&1 & wait
+'''
+SCANCEL = '''#!/bin/bash
+echo "scancel $*" >> {folder}/heard; kill -USR1 $(cat {folder}/task)
+'''
+
+
+def test_a_job_of_slurm_that_is_stopped_hands_it_to_the_tasks(supervise, tmp_path):
+  for name, script in (('srun', SRUN), ('scancel', SCANCEL)):
+    (tmp_path / 'quick' / name).write_text(script.format(folder=tmp_path))
+    (tmp_path / 'quick' / name).chmod(0o755)
+  process = supervise('', count=1, START='srun --ntasks=2', SLURM_JOB_ID='12')
+  until = time.time() + 20
+  while not (tmp_path / 'task').exists() and time.time() < until:
+    time.sleep(0.01)
+  time.sleep(0.3)
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=20)
+  assert (tmp_path / 'heard').read_text().splitlines() == ['scancel --signal=TERM 12', 'saved']
+  assert process.returncode == 143
+
+
+def test_an_error_of_one_process_is_not_repeated_whatever_the_start_returns(supervise, tmp_path):
+  """srun returns the largest exit code: here of another process, which has lost the first."""
+  process = supervise('touch "$NANOLLM_ERROR"; exit 75', count=1)
+  _, said = process.communicate(timeout=60)
+  assert process.returncode == 1 and len(supervise.ran()) == 1 and not said
+  assert [path.name for path in (tmp_path / 'venv').iterdir() if 'error' in path.name] == []
+
+
+def test_an_older_bash_is_refused(tmp_path):
+  """There `wait -n -p` fails at once, for ever."""
+  script = (ROOT / 'launch/supervise.sh').read_text().replace('BASH_VERSINFO', 'PRETENDED')
+  (tmp_path / 'supervise.sh').write_text(script)
+  (tmp_path / 'environment.sh').write_text('echo it goes on; exit 0')
+  done = subprocess.run(['bash', '-c', 'PRETENDED=(5 0); source "$0"', tmp_path / 'supervise.sh'],
+                        capture_output=True, text=True)
+  assert done.returncode == 1 and not done.stdout
+  assert done.stderr.startswith('error: launch/supervise.sh needs bash 5.1 or newer, this is 5.')
+  assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])

@@ -150,6 +150,7 @@ class Trainer:
   def __init__(self, config: ModelConfig, tokens: list[list[int]], threads: int,
                compiled: bool = False, fused: bool = True):
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision('high')  # TF32 on a GPU, as JAX does
     self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
     self.cast = torch.autocast(self.device, torch.bfloat16, config.dtype == 'bfloat16')
     self.model = Twin(config).to(self.device)

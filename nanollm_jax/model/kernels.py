@@ -11,6 +11,7 @@ Kernel = Callable[..., jax.Array]  # (q_BTNH, k_BTKH, v_BTKH, segment_ids_BT or 
 
 LANES = 128  # splash: blocks are multiples of this
 SHORTEST = 8  # cudnn_packed: T / SHORTEST documents fit a row
+STATISTICS = 256 * 2**20  # bytes that cudnn_packed may keep of a layer on a device
 
 
 class Call(NamedTuple):
@@ -43,13 +44,18 @@ def cudnn_packed(q_BTNH, k_BTKH, v_BTKH, segment_ids_BT) -> jax.Array:
   T, N, H = q_BTNH.shape[1:]
   # jax 0.10.2 takes the offsets of keys by the number of query heads; 0.11.2 no longer does.
   repeat = lambda x_BTKH: jnp.repeat(x_BTKH, N // x_BTKH.shape[2], axis=2)
-  starts_BM, lengths_BM, fits_B = documents(segment_ids_BT, max(2, T // SHORTEST))
+  starts_BM, lengths_BM, fits_B = documents(segment_ids_BT, capacity(T))
   offsets = jnp.pad(starts_BM, ((0, 0), (0, 1)), constant_values=-1)
   out_BTNH = fused.dot_product_attention(
       q_BTNH, repeat(k_BTKH), repeat(v_BTKH), q_seqlen=lengths_BM, kv_seqlen=lengths_BM,
       q_offsets=offsets, kv_offsets=offsets, scale=H**-0.5, qkv_layout='BTNH',
       mask_type=fused.MaskType.PADDING_CAUSAL)
   return jnp.where(fits_B[:, None, None, None], out_BTNH, jnp.nan)
+
+
+def capacity(length: int) -> int:
+  """How many documents cudnn_packed takes in a row."""
+  return max(2, length // SHORTEST)
 
 
 def documents(segment_ids_BT: jax.Array, most: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -118,6 +124,10 @@ def why_not(name: str, call: Call) -> str:
   if name == 'cudnn_packed':
     if not call.packed:
       return 'rows are not packed'
+    # For its gradient it keeps a float32 a position and head, for each document that may be there.
+    kept = 4 * call.batch * capacity(call.length) * call.heads * call.length // (rows * columns)
+    if kept > STATISTICS:
+      return f'it would keep {kept / 2**20:,.0f} MB of statistics a layer'
     return '' if hopper else f'it needs Hopper or newer, not {kind}'
   return 'packed rows of an odd length' if call.packed and call.length % 2 else ''
 

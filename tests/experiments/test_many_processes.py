@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,15 +23,21 @@ from tests.experiments.test_killed import practising
 
 def together(config, count, stage='pretrain', **mesh) -> list[str]:
   """Runs a stage in so many processes to its end; returns what each has said."""
-  address = f'127.0.0.1:{random.randint(20000, 40000)}'
   command = processes.command(dataclasses.replace(config, mesh=MeshConfig(**mesh)), stage)
-  jobs = [subprocess.Popen(
-      command, cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-      env=os.environ | {'JAX_NUM_PROCESSES': str(count), 'JAX_COORDINATOR_ADDRESS': address,
-                        'JAX_PROCESS_ID': str(index)}) for index in range(count)]
+  jobs = start([command] * count)
   said = [job.communicate(timeout=240) for job in jobs]
   assert [job.returncode for job in jobs] == [0] * count, said
   return [out for out, _ in said]
+
+
+def start(commands: list[list[str]]) -> list[subprocess.Popen]:
+  """Starts one job, of a process a command."""
+  address = f'127.0.0.1:{random.randint(20000, 40000)}'
+  return [subprocess.Popen(
+      command, cwd=processes.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      env=os.environ | {'JAX_NUM_PROCESSES': str(len(commands)), 'JAX_PROCESS_ID': str(index),
+                        'JAX_COORDINATOR_ADDRESS': address})
+          for index, command in enumerate(commands)]
 
 
 def lengthened(tiny, name, steps, **fit):
@@ -88,6 +95,28 @@ def test_two_processes_practise_as_one(tiny, assistant, tmp_path):
     a, b = (processes.numbers(str(tmp_path / folder), name) for folder in ('whole', 'parted'))
     assert len(a) == len(b) == 12
     np.testing.assert_allclose(a[:8], b[:8], atol=1e-3, err_msg=name)  # two draws; then roundings tell
+
+
+@pytest.mark.slow
+def test_processes_that_see_other_checkpoints_start_again(tiny):
+  both = [lengthened(tiny, name, 20, save_every=10) for name in ('whole', 'behind')]
+  pretrain.main(both[0])
+  shutil.copytree(both[0].workdir, both[1].workdir)
+  shutil.rmtree(pathlib.Path(both[1].workdir, 'checkpoints', '20'))
+  jobs = start([processes.command(dataclasses.replace(config, fit=dataclasses.replace(
+      config.fit, steps=30))) for config in both])
+  said = [job.communicate(timeout=240) for job in jobs]
+  assert [job.returncode for job in jobs] == [flags.LOST] * 2, said
+  assert 'other newest steps' in said[0][1]
+
+
+def test_a_benchmark_leaves_room_for_a_second_process_on_its_device():
+  found = subprocess.run(
+      [sys.executable, '-c', 'import os, experiments.bench.train as train\n'
+       'print(os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE"))'], cwd=processes.ROOT, check=True,
+      capture_output=True, text=True, env={name: value for name, value in os.environ.items()
+                                           if name != 'XLA_PYTHON_CLIENT_PREALLOCATE'})
+  assert found.stdout.strip() == 'false'
 
 
 @pytest.mark.slow

@@ -74,6 +74,18 @@ def test_a_run_that_goes_on_is_not_born_first(tiny, monkeypatch):
   assert pathlib.Path(tiny('run').workdir, 'checkpoints', '3').is_dir()
 
 
+def test_the_environment_is_replaced_and_never_half_there(tiny, tmp_path):
+  """Other processes of the job read it meanwhile."""
+  pretrain.main(tiny('run', steps=1))
+  path = tmp_path / 'run/environment.json'
+  path.write_text(path.read_text() + '  ')
+  before = path.read_text()
+  with path.open() as reader:
+    pretrain.main(tiny('run', steps=2))
+    assert reader.read() == before != path.read_text()
+  assert not list(path.parent.glob('*.partial'))
+
+
 def test_a_run_that_has_had_its_steps_says_so(tiny, capsys):
   pretrain.main(tiny('run', steps=2))
   capsys.readouterr()

@@ -197,6 +197,22 @@ def test_auto_takes_what_the_device_can_run(monkeypatch, platform, capability, c
   assert attention_lib.choose('xla', call(**changes))[0] == 'xla'
 
 
+@pytest.mark.parametrize('changes, expected', [
+    (dict(length=8192, heads=32, key_heads=8, batch=1), 'cudnn'),
+    (dict(length=1024, heads=12, key_heads=12, batch=40), 'cudnn_packed'),
+    (dict(length=1024, heads=12, key_heads=12, batch=48), 'cudnn')])
+def test_packed_cudnn_is_not_for_rows_whose_statistics_fill_the_memory(
+    monkeypatch, changes, expected):
+  monkeypatch.setattr(kernels, 'device', lambda: ('gpu', 'a gpu'))
+  monkeypatch.setattr(kernels, 'capability', lambda: (9, 0))
+  assert attention_lib.choose('auto', call(**changes))[0] == expected
+  assert ('of statistics' in kernels.why_not('cudnn_packed', call(**changes))) == (
+      expected == 'cudnn')
+  monkeypatch.setattr(kernels, 'shards', lambda: (8, 4))  # each device has its part
+  if changes['batch'] == 48:
+    assert attention_lib.choose('auto', call(**changes))[0] == 'cudnn_packed'
+
+
 @pytest.mark.slow
 def test_a_kernel_that_leaks_is_found_out_while_a_program_is_traced(monkeypatch):
   attention_lib.unsound.cache_clear()
