@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from nanollm_jax import InputError, flags
+from nanollm_jax import InputError, OutOfStep
 
 # What the system says of a write, and what that means.
 FULL = {'No space left': 'the disk is full', 'quota exceeded': 'the disk quota is used up',
@@ -48,7 +48,7 @@ class Checkpoints:
     newest = self._orbax.latest
     seen = _gather(json.dumps(newest and newest.step))
     if len(set(seen)) > 1:
-      raise flags.OutOfStep(f'in {self.directory} the processes see other newest steps '
+      raise OutOfStep(f'in {self.directory} the processes see other newest steps '
                             f'({", ".join(seen)}): start all of them again.')
     return newest and newest.step
 

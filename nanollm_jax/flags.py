@@ -21,17 +21,13 @@ from absl import app
 from absl import flags as absl_flags
 from absl import logging
 
-from nanollm_jax import InputError
+from nanollm_jax import InputError, OutOfStep
 
 DEFINE = {bool: absl_flags.DEFINE_bool, int: absl_flags.DEFINE_integer,
           float: absl_flags.DEFINE_float, str: absl_flags.DEFINE_string}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, the largest file allowed
 LOST = 75  # how a program exits when it is sound but another process of its job is gone
 RUNTIME = re.compile('(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ')
-
-
-class OutOfStep(RuntimeError):
-  """What the processes of a job see differs: all of them must start again."""
 
 
 def leaves(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, Any, str]]:

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from nanollm_jax import InputError, checkpoint, flags
+from nanollm_jax import InputError, OutOfStep, checkpoint
 from tests import full_disk
 
 SAVES = '''
@@ -140,7 +140,7 @@ def test_processes_that_see_other_steps_do_not_train_together(tmp_path, monkeypa
   saver.wait()
   assert saver.latest() == 20
   monkeypatch.setattr(checkpoint, '_gather', lambda text: others)
-  with pytest.raises(flags.OutOfStep, match=rf'in {tmp_path}/checkpoints .* other newest steps'):
+  with pytest.raises(OutOfStep, match=rf'in {tmp_path}/checkpoints .* other newest steps'):
     saver.latest()
   monkeypatch.setattr(checkpoint, '_gather', lambda text: [text] * 2)
   assert saver.latest() == 20
