@@ -123,6 +123,7 @@ def write_jokes(config: Config) -> dict[str, int]:
 
 
 def main(config: Config) -> None:
+  flags.spare_model(config.workdir)
   flags.save(config, config.workdir)
   start = time.perf_counter()
   counts, sizes, examples = write(config)

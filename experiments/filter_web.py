@@ -119,6 +119,7 @@ def _plainly(error: BaseException, paths: list[str]) -> BaseException:
 
 def main(config: Config) -> None:
   root, web = pathlib.Path(config.workdir), config.web
+  flags.spare_model(root)
   shards = shards_lib.find(web.warcs)
   pipeline.check(web)
   flags.save(config, root)

@@ -76,8 +76,7 @@ class Probe(NamedTuple):
 
 
 def main(config: Config) -> None:
-  folder = pathlib.Path(config.workdir)
-  flags.save(config, folder)
+  flags.spare_model(config.workdir)
   opened = workdir.open_model(config.init_from)
   chat = Chat(opened.tokenizer)
   wordings = wordings_of(config.wordings)
@@ -99,6 +98,8 @@ def main(config: Config) -> None:
     facts = [fact for fact in facts if asked.fits(fact)]
   probes = probe(config, facts, asked.ask(opened.params, facts, config.sample, config.samples),
                  judge)
+  folder = pathlib.Path(config.workdir)
+  flags.save(config, folder)
   refused, kept = conversations(probes, wordings)
   for name, messages in (('refusals', refused), ('known', kept)):
     (folder / f'{name}.jsonl').write_text(

@@ -30,7 +30,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-  flags.save(config, config.workdir)
+  flags.spare_model(config.workdir)
   piles, held = {}, {}
   for name, patterns in (('good', config.documents), ('bad', config.bad)):
     if not patterns:
@@ -39,6 +39,7 @@ def main(config: Config) -> None:
     piles[name] = [text for split, text in rows if split == 'train']
     held[name] = [text for split, text in rows if split == 'validation']
   weights = quality.train(piles['good'], piles['bad'])
+  flags.save(config, config.workdir)
   path = pathlib.Path(config.workdir) / 'quality.npy'
   quality.save(weights, path)
   for name, texts in held.items():

@@ -33,7 +33,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-  flags.save(config, config.workdir)
+  flags.spare_model(config.workdir)
   began, held, size = time.time(), [], 0
 
   def texts() -> Iterator[str]:
@@ -47,6 +47,7 @@ def main(config: Config) -> None:
 
   tokenizer = bpe.train(texts(), config.tokenizer)
   seconds = time.time() - began
+  flags.save(config, config.workdir)
   path = pathlib.Path(config.workdir) / 'tokenizer.json'
   tokenizer.save(path)
   print(f'trained {tokenizer.size} tokens, {len(tokenizer.special)} of them special, on '

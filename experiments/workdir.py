@@ -63,7 +63,7 @@ def model_of(workdir: str) -> ModelConfig:
   if model.width is None:
     raise InputError(f'--init_from={workdir} holds no model: give the --workdir of a run that '
                      'trained one, such as runs/pretrain.')
-  return model
+  return model.resolve()
 
 
 def model_from(init_from: str, given: ModelConfig) -> ModelConfig:
@@ -113,7 +113,7 @@ def begin(config: Any, tokenizer: Tokenizer, extra: dict[str, Any]) -> None:
       raise InputError(f'--workdir={folder} was trained with another tokenizer: give that one, or '
                        'another --workdir to begin anew.')
   if jax.process_index() == 0:
-    flags.save(config, folder, trains=True)
+    flags.save(config, folder)
     tokenizer.save(folder / 'tokenizer.json')
     aside = folder / 'environment.json.partial'  # the others may read meanwhile
     aside.write_text(json.dumps(metrics.environment() | extra, indent=1))

@@ -16,7 +16,8 @@ find_python() {
 
 extras() {  # what this machine can use, besides what was asked for
   local list=${EXTRAS:-} driver
-  if [[ $list != *cuda* ]] && nvidia-smi -L >/dev/null 2>&1; then
+  if [[ $list != *cuda* ]] && ! grep -qs '^cuda' "$venv/installed" \
+      && nvidia-smi -L >/dev/null 2>&1; then
     driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
     [ "${driver%%.*}" -lt 580 ] 2>/dev/null && list+=,cuda12 || list+=,cuda  # 13 needs 580
   fi
@@ -33,6 +34,10 @@ install() {  # $1: extras; does nothing when they are there, and keeps those of 
   pins=constraints/py$("$venv/bin/python" -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
   sum=$(cat setup.py "$pins" | cksum)
   wanted=$({ tr , '\n' <<< "$1"; sed 1d "$venv/installed" 2>/dev/null || true; } | sed '/^$/d' | sort -u)
+  if [ "$(grep -c '^cuda' <<< "$wanted")" -gt 1 ]; then
+    echo "error: $venv has one CUDA, and EXTRAS asks for another: give VENV=another-folder." >&2
+    return 1
+  fi
   [ "$(cat "$venv/installed" 2>/dev/null)" = "$sum${wanted:+$'\n'}$wanted" ] && return
   echo 'installing (once; later runs need no network)'
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$pins" \

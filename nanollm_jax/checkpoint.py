@@ -46,10 +46,10 @@ class Checkpoints:
     its own.
     """
     newest = self._orbax.latest
-    seen = _gather(json.dumps(newest and newest.step))
+    seen = [text.strip() for text in _gather(json.dumps(newest and newest.step))]
     if len(set(seen)) > 1:
       raise OutOfStep(f'in {self.directory} the processes see other newest steps '
-                            f'({", ".join(seen)}): start all of them again.')
+                      f'({", ".join(seen)}): start all of them again.')
     return newest and newest.step
 
   def save(self, step: int, state: Any, data: Any = None) -> None:

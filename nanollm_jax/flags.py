@@ -129,15 +129,19 @@ def to_text(config: Any) -> str:
   return '\n'.join(filter(None, lines)) + '\n'
 
 
-def save(config: Any, workdir: str | pathlib.Path, *, trains: bool = False) -> None:
+def spare_model(workdir: str | pathlib.Path) -> None:
+  """Raises InputError where the workdir of a stage that trains none holds a trained model."""
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  if folder.is_dir() and any(folder.iterdir()):
+    raise InputError(f'--workdir={workdir} holds a trained model: give another --workdir.')
+
+
+def save(config: Any, workdir: str | pathlib.Path) -> None:
   """Writes the resolved config as `run.flags` into the workdir, which is made if missing.
 
-  Raises InputError where the workdir cannot be written, or where it holds a trained model and the
-  stage is not one that `trains`.
+  Raises InputError where the workdir cannot be written.
   """
   path = pathlib.Path(workdir)
-  if not trains and (path / 'checkpoints').is_dir():
-    raise InputError(f'--workdir={path} holds a trained model: give another --workdir.')
   try:
     path.mkdir(parents=True, exist_ok=True)
     (path / 'run.flags.partial').write_text(to_text(config))  # a full disk leaves the old one

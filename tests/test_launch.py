@@ -84,5 +84,21 @@ def test_an_older_driver_gets_an_older_cuda(tmp_path, driver, given, expected):
   done = subprocess.run(
       ['bash', '-c', 'set -euo pipefail; source launch/environment.sh; extras'], cwd=ROOT,
       capture_output=True, text=True, check=True,
-      env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'EXTRAS': given})
+      env=os.environ | {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'EXTRAS': given,
+                        'VENV': str(tmp_path / 'venv')})
   assert done.stdout.strip() == expected and not done.stderr
+
+
+def test_an_environment_keeps_its_cuda(tmp_path):
+  (tmp_path / 'nvidia-smi').write_text('#!/bin/sh\n[ "$1" = -L ] || echo 590.1\n')
+  (tmp_path / 'nvidia-smi').chmod(0o755)
+  (tmp_path / 'venv' / 'bin').mkdir(parents=True)
+  (tmp_path / 'venv' / 'bin' / 'python').symlink_to(sys.executable)
+  (tmp_path / 'venv' / 'installed').write_text('sum\ncuda12\n')
+  run = lambda words: subprocess.run(
+      ['bash', '-c', f'set -euo pipefail; source launch/environment.sh; {words}'], cwd=ROOT,
+      capture_output=True, text=True, env=os.environ | {
+          'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'EXTRAS': '', 'VENV': str(tmp_path / 'venv')})
+  assert run('extras').stdout.strip() == ''
+  done = run('install cuda')
+  assert done.returncode and 'EXTRAS asks for another: give VENV=another' in done.stderr

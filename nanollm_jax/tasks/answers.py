@@ -110,6 +110,13 @@ def grade_last_number(example: Example, text: str) -> Grade:
   return grade(found[-1] if found else '', number, lambda value: value == number(example.answer))
 
 
+def from_mark(text: str) -> str:
+  """What is read at all of a text: from its first answer's mark on, or all of it."""
+  text = text[:LONGEST]
+  mark = _MARK.search(text)
+  return text[mark.end():] if mark else text
+
+
 def _places(text: str, read: Read) -> list[str]:
   """What stands where answers stand; the whole text if there is no such place."""
   marks = list(_MARK.finditer(text))

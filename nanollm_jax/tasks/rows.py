@@ -130,7 +130,7 @@ def choice(rows: Iterable[dict], split: str = '') -> Task:
 
 def _grade_choice(example: Example, text: str) -> Grade:
   offered = [_plain(line) for line in example.question.splitlines()]
-  belied = _belied(text[:answers.LONGEST].upper(), offered)
+  belied = _belied(answers.from_mark(text).upper(), offered)
 
   def read(answer: str) -> str | None:
     found = re.fullmatch(r'\(?([A-Z])(?:[).:]+ *(.*))?', _plain(answer))
@@ -147,7 +147,8 @@ def _belied(text: str, offered: list[str]) -> set[str]:
   """The letters behind which the words of another choice stand."""
   choices = sorted((line[3:] for line in offered if re.match(r'[A-Z]\. .', line)), key=len)
   others = '|'.join(map(re.escape, reversed(choices)))
-  found = re.findall(rf'\b([A-Z])[*_)]*[).:][*_)]* *({others})(?=[*_]*(?:[.!?,\n]|$))', text)
+  found = re.findall(
+      rf'\b([A-Z])(?=[*_)]*[).:])[*_).:]*+ *({others})(?=[*_]*(?:[.!?,\n]|$))', text)
   return {letter for letter, words in found if words and f'{letter}. {words}' not in offered}
 
 

@@ -144,7 +144,8 @@ PETS = {'question': 'Which is it?', 'choices': ['a cat', 'a dog.', 'two words', 
     ('Answer: B. The answer is A.', 0), ('Answer: B. The answer is definitely A.', 0),
     ('Answer: B. The answer is a or b.', 0), ('Answer: B. It barks.', 1),
     ('Answer: B. an owl', 0), ('Answer: B. An owl. It flies.', 0), ('Answer: (B) a cat', 0),
-    ('**Answer:** **B**. Two words', 0), ('Answer: B. A dog. Not A. a cat.', 1)])
+    ('**Answer:** **B**. Two words', 0), ('Answer: B. A dog. Not A. a cat.', 1),
+    ('Is it B. a cat? No. Answer: B.', 1), ('A' + ')' * 19_000, 0), ('A)*' * 6_000, 0)])
 def test_choice_grades(text, score):
   task = tasks.choice([PETS], 'test')
   assert task.grade(task.example(0, 'test'), text).score == score

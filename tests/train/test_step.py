@@ -92,7 +92,7 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted():
 
 
 def test_momentum_moves_nothing_where_a_batch_teaches_nothing():
-  """Such as one of practice without a right answer."""
+  """Such as one of expert iteration without a right answer."""
   def objective(weights, data, key):
     loss = (weights['w'] * data['weight']).sum()
     return language.Terms(loss, data['weight'].sum(), {'loss': (loss, data['weight'].sum())})
