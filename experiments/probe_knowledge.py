@@ -89,13 +89,13 @@ def main(config: Config) -> None:
   facts = list(itertools.islice(facts_lib.facts_of(rows), config.limit))
   facts += facts_lib.written(rows[:config.limit], judge.write if isinstance(
       judge, judge_lib.Endpoint) else lambda texts: map(facts_lib.gap, texts))
-  if not facts:
-    raise InputError(f'--questions={config.questions} has no question to ask: give rows with '
-                     'question and answer, or with a text of several words.')
   asked = Asked(opened, chat)
   if over := [fact for fact in facts if not asked.fits(fact)]:
     print(f'left out: {len(over)} questions that are longer than the context of the model.')
     facts = [fact for fact in facts if asked.fits(fact)]
+  if not facts:
+    raise InputError(f'--questions={config.questions} has no question to ask: give rows with '
+                     'question and answer, or with a text of several words.')
   probes = probe(config, facts, asked.ask(opened.params, facts, config.sample, config.samples),
                  judge)
   folder = pathlib.Path(config.workdir)

@@ -62,14 +62,15 @@ def main(config: Config) -> None:
       drill.told(one, shown(one, number)) for number, one in enumerate(examples)], recipe, words)
   task, reward = drill.priced(TASK, str(folder / 'start'), lambda right, parts: (
       right - config.price * calls(parts)))
+  practised = folder / f'practice_{config.price:g}'
   drill.practise(
-      folder / f'practice_{config.price:g}', str(folder / 'start'), config.practice,
+      practised, str(folder / 'start'), config.practice,
       RlConfig(prompts=config.prompts, group=16, max_tokens=recipe.tokens, slots=256),
       config.learning_rate, config.seed, task=task, reward=reward, tools=('python',))
   answers, rows = arm.Answers(start, slots=256), []
   with Python() as python:
     for when, params in (('before', start.params),
-                         ('after', workdir.open_model(str(folder / f'practice_{config.price:g}')).params)):
+                         ('after', workdir.open_model(str(practised)).params)):
       made = drill.turns(answers, params, TASK, recipe.trials, Sampling(recipe.tokens),
                          {'python': python})
       rows += [{'practice': when, 'problems': kind, **counted(made, kind)}
